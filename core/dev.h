@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* dev.h - the device beneath an image: a seam.  core/dev_file.c is the real one; tests/faultdev.c cuts
+ * power, tears sectors and fails flushes.
+ *
+ * Transfers are whole or fail with a negative errno; they are aligned to BLOCK_SIZE in offset, length
+ * and memory (dev_alloc()).  pread may be called from any thread at any time; pwrite, sync and medium
+ * only by the thread that holds the store's lock. */
+#ifndef VNVRAM_CORE_DEV_H
+#define VNVRAM_CORE_DEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BLOCK_SIZE = 4096 };
+
+struct dev;
+
+struct dev_ops {
+    int (*pread)(struct dev *d, void *buf, size_t n, uint64_t off);
+    int (*pwrite)(struct dev *d, const void *buf, size_t n, uint64_t off);
+    int (*sync)(struct dev *d); /* returns 0 only when all earlier writes are on the medium */
+    /* From now on (@on) reads tell what is on the medium, not what a cache holds. */
+    int (*medium)(struct dev *d, bool on);
+    void (*close)(struct dev *d);
+};
+
+/* Embedded as the first member of an implementation. */
+struct dev {
+    const struct dev_ops *ops;
+    uint64_t size; /* bytes */
+    bool read_only;
+    char *name; /* for reports; owned by the implementation */
+};
+
+/* Checked wrappers.  dev_pread and dev_pwrite report() a failure once, with the name and the offset. */
+int dev_pread(struct dev *d, void *buf, size_t n, uint64_t off);
+int dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off);
+int dev_sync(struct dev *d);
+int dev_medium(struct dev *d, bool on);
+void dev_close(struct dev *d); /* NULL is fine */
+void dev_closep(struct dev **d);
+
+/* @n bytes aligned to BLOCK_SIZE and zeroed; free() them.  NULL when memory is short. */
+void *dev_alloc(size_t n);
+
+enum dev_open_flags {
+    DEV_READ_ONLY = 1, /* else exclusive: waits up to 3 s for the lock, then -EBUSY */
+    DEV_CREATE = 2,    /* create a regular file (0600) if there is none */
+    DEV_NO_LOCK = 4,   /* with DEV_READ_ONLY: do not ask for the lock (info, check beside a daemon) */
+};
+
+/* Opens the regular file or block device at @path.  A writer holds the one lock of the image (an OFD
+ * write lock on the whole file; a block device also O_EXCL, a loop device its backing file too).
+ * Returns 0, -EBUSY (reported, with the holder's PID where it is known), or another errno (reported). */
+int dev_file_open(struct dev **out, const char *path, unsigned flags);
+/* Grows a regular file that is shorter than @size; on a block device -ERANGE when it is too small. */
+int dev_file_resize(struct dev *d, uint64_t size);
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* format.h - the structures of an image (doc/format.md) as host structs, and their translation to and
+ * from bytes.  Pure: no I/O, no state, no locks.
+ *
+ * Decoders take untrusted bytes and return 0, -ENODATA (no magic: not such a structure), -EUCLEAN
+ * (magic, but the checksum or a field is wrong) or -EPROTONOSUPPORT (checksum right, version newer).
+ * Outputs are written only on success.  None of them looks at the authentication tag: its place is
+ * given, and the caller has the sealer. */
+#ifndef VNVRAM_CORE_FORMAT_H
+#define VNVRAM_CORE_FORMAT_H
+
+#include "core/dev.h"
+#include "core/sealer.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+enum {
+    FORMAT_VERSION = 1,
+    UUID_SIZE = 16,
+    SUPERBLOCK_A = 0,
+    SUPERBLOCK_B = 64 * 1024,
+    FIRST_DIRECTORY = 128 * 1024,
+    NEIGHBOUR_GAP = 64 * 1024, /* least distance between the two copies of anything */
+    MAX_SEGMENTS = 32,
+    KEYSLOT_COUNT = 8,
+    KEYSLOT_SIZE = 128,
+    MAX_SLOTS = 65536,
+    NAME_MAX_LEN = 255,
+    BANK_HEADER = BLOCK_SIZE,
+};
+#define MAX_CAPACITY UINT32_C(0x40000000) /* 1 GiB a slot */
+#define SLOT_NONE UINT32_MAX
+
+/* A run of slots of one capacity.  Slots are numbered through the segments in order. */
+struct segment {
+    uint32_t capacity; /* content bytes of a slot, a multiple of BLOCK_SIZE */
+    uint32_t count;
+    uint64_t bank_off[2]; /* where bank 0 and bank 1 of the first slot lie; stride BANK_HEADER + capacity */
+};
+
+struct superblock {
+    uint8_t uuid[UUID_SIZE];
+    uint64_t sequence; /* +1 per change of the superblock, never 0 on disk */
+    uint64_t compat, ro_compat, incompat;
+    uint64_t image_size;
+    uint64_t dir_off[2];
+    uint32_t dir_capacity;
+    uint32_t key_epoch; /* 0 when not sealed; +1 per reseal */
+    uint8_t seal_mode;  /* enum seal_mode */
+    uint8_t key_size;   /* 16, 24, 32; 0 when not sealed */
+    uint16_t n_segments;
+    int64_t created; /* seconds since 1970 */
+    struct segment segments[MAX_SEGMENTS];
+    uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE]; /* crypt's business; all zero is free */
+};
+
+/* Where a tag lies in its structure; CRC32 lies at CRC_OFFSET in each. */
+enum { CRC_OFFSET = 8, SUPERBLOCK_TAG = 4064, DIRECTORY_TAG = 224, BANK_TAG = 96 };
+
+/* @buf is BLOCK_SIZE bytes.  encode leaves the tag zero and does not set the CRC: seal it, then
+ * format_set_crc(). */
+void superblock_encode(const struct superblock *sb, uint8_t *buf);
+int superblock_decode(struct superblock *sb, const uint8_t *buf);
+
+/* What follows from the geometry.  Slot and bank are valid. */
+uint32_t superblock_slot_count(const struct superblock *sb);
+uint32_t superblock_slot_capacity(const struct superblock *sb, uint32_t slot);
+uint64_t superblock_bank_offset(const struct superblock *sb, uint32_t slot, unsigned bank);
+
+/* Content of a file, somewhere in a bank.  generation 0: empty, no bank holds it. */
+struct content {
+    uint64_t generation;
+    uint64_t length;
+    uint32_t slot;
+    uint8_t bank;
+    uint8_t digest[SEAL_TAG_SIZE]; /* the bank's tag */
+};
+
+struct file_attr {
+    uint32_t mode; /* permission bits, setuid, setgid, sticky */
+    uint32_t uid, gid;
+    struct timespec atime, mtime, ctime;
+};
+
+enum entry_kind {
+    ENTRY_FILE = 1,
+    ENTRY_TOMBSTONE = 2, /* a deleted file whose content is still whole in .previous */
+    ENTRY_RESERVED = 3,  /* no file, but a slot (and .reserved bytes) is kept for the name */
+};
+
+struct entry {
+    char name[NAME_MAX_LEN + 1];
+    enum entry_kind kind;
+    uint64_t id;       /* a file's identity, never used twice in an image */
+    uint32_t slot;     /* FILE: the slot it holds (its content, if any, lies there); RESERVED: the one kept */
+    uint64_t reserved; /* bytes promised to the name by --reserve, 0 for none */
+    struct file_attr attr;
+    struct content current;  /* FILE only */
+    struct content previous; /* generation 0: none */
+};
+
+struct owner {
+    uint64_t epoch;
+    uint8_t host_id[16], boot_id[16];
+    int64_t time;
+};
+
+struct directory {
+    uint64_t generation; /* +1 per commit, never 0 on disk */
+    uint64_t superblock_sequence;
+    uint32_t key_epoch;
+    uint8_t index; /* which of the two directories */
+    bool clean, resealing, held_tpm12, held_tpm20;
+    uint64_t next_id;
+    uint64_t recoveries; /* torn commits that mounts have found and undone */
+    int64_t committed;   /* seconds since 1970 */
+    struct owner owner;
+    struct file_attr root;
+    uint32_t n_entries;
+    struct entry *entries; /* owned; directory_fini() */
+};
+
+/* Bytes that the directory takes, a multiple of BLOCK_SIZE. */
+uint64_t directory_size(const struct directory *dir);
+/* @buf is directory_size() bytes and zeroed. */
+void directory_encode(const struct directory *dir, const uint8_t uuid[UUID_SIZE], uint8_t *buf);
+/* Reads the length from a directory's first block: 0, or as decoders do.  *@len is a multiple of
+ * BLOCK_SIZE and at most @capacity.  Nothing has been verified yet. */
+int directory_peek(const uint8_t *block, uint32_t capacity, uint64_t *len, uint64_t *generation);
+/* Also checks every entry against the geometry of @sb: slots and banks exist, lengths fit, no name and
+ * no slot twice. */
+int directory_decode(struct directory *dir, const uint8_t *buf, uint64_t len, const struct superblock *sb);
+void directory_fini(struct directory *dir);
+int directory_copy(struct directory *to, const struct directory *from); /* -ENOMEM */
+
+struct bank_header {
+    uint8_t uuid[UUID_SIZE];
+    uint64_t generation, length;
+    uint32_t slot, key_epoch;
+    uint8_t bank, seal_mode;
+    uint8_t iv[SEAL_IV_SIZE];
+};
+
+/* Content bytes of @length as they lie on disk: zero-padded to whole blocks. */
+uint64_t bank_padded(uint64_t length);
+void bank_encode(const struct bank_header *h, uint8_t *buf); /* BANK_HEADER bytes; tag zero, CRC unset */
+/* @buf is the header and @padded content bytes; the CRC covers both. */
+int bank_decode(struct bank_header *h, const uint8_t *buf, uint64_t padded);
+
+/* CRC over @len bytes with its own field as zero, stored in place; and whether it is right. */
+void format_set_crc(uint8_t *buf, size_t len);
+bool format_crc_ok(const uint8_t *buf, size_t len);
+/* The structure's tag, computed with tag and CRC fields as zero. */
+int format_seal(struct sealer *s, enum seal_purpose purpose, uint8_t *buf, size_t len); /* tag, then CRC */
+int format_verify(struct sealer *s, enum seal_purpose purpose, const uint8_t *buf, size_t len);
+
+#endif

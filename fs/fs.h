@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* fs.h - the file system: nodes and handles over a store, and the FUSE operations on them.
+ *
+ * fs/node.c computes under the fs's lock and is tested without a mount; fs/ops.c replies to FUSE;
+ * fs/virt.c is .vnvram; fs/devfile.c is tpm0; fs/settle.c the thread that settles.  fs/session.c (session.h)
+ * owns the FUSE session and its threads. */
+#ifndef VNVRAM_FS_FS_H
+#define VNVRAM_FS_FS_H
+
+#include "core/store.h"
+#include "fs/cmddev.h"
+#include <stdio.h>
+
+struct fuse_lowlevel_ops;
+struct fs;
+
+struct fs_options {
+    bool read_only;
+    /* Overrides as mount(8) knows them; (uid_t)-1, (gid_t)-1 and (mode_t)-1 leave what is stored. */
+    uid_t uid;
+    gid_t gid;
+    mode_t umask;
+    struct cmddev *tpm; /* NULL: no tpm0 */
+    /* Writes the members of .vnvram/status that the file system cannot know (pid, tpm_pid, image, tpm...)
+     * as JSON members after its own; called from FUSE threads.  NULL: none. */
+    void (*status)(void *arg, FILE *out);
+    void *status_arg;
+};
+
+/* The store stays the caller's and must outlive the fs. */
+int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
+/* For fuse_session_new(); the session's userdata is the struct fs. */
+const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
+/* The session has ended: drops what nobody closed or synced, commits pending attributes, settles. */
+int fs_finish(struct fs *fs);
+void fs_free(struct fs *fs);
+
+#endif

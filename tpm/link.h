@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* link.h - the daemon's side of the TPM process: a command device (fs/cmddev.h) over the socket.
+ *
+ * One thread of its own reads the socket and runs completions and the event callback.  Nothing here
+ * ever waits for the TPM process, but for tpm_link_free(). */
+#ifndef VNVRAM_TPM_LINK_H
+#define VNVRAM_TPM_LINK_H
+
+#include "fs/cmddev.h"
+#include "tpm/process.h"
+
+enum tpm_state {
+    TPM_STATE_STARTING, /* not ready yet */
+    TPM_STATE_RUNNING,
+    TPM_STATE_FAILED,   /* failure mode after a failed store; the reason was reported */
+    TPM_STATE_STOPPED,  /* orderly shutdown done */
+    TPM_STATE_GONE,     /* the process ended without one */
+};
+
+/* @state is the new state; @why (NULL or text valid during the call) explains FAILED and GONE.  For a
+ * start that failed: STATE_GONE with @r the finding or errno.  Runs on the link's thread. */
+typedef void tpm_event_fn(void *arg, enum tpm_state state, int r, const char *why);
+
+struct tpm_link;
+
+/* Takes over @fd and @pid. */
+int tpm_link_new(struct tpm_link **out, int fd, pid_t pid, tpm_event_fn *event, void *arg);
+struct cmddev *tpm_link_cmddev(struct tpm_link *l);
+pid_t tpm_link_pid(const struct tpm_link *l);
+enum tpm_state tpm_link_state(const struct tpm_link *l);
+const char *tpm_state_name(enum tpm_state s);
+
+/* Tells the process to start on the mount at @path, whose root has @dev as st_dev, as @uid and @gid;
+ * @held: the image's directory says that it has held a TPM of this version; @privileged: use
+ * open_tree() and watch mountinfo. */
+struct tpm_start {
+    const char *path;
+    dev_t dev;
+    uid_t uid;
+    gid_t gid;
+    bool held;
+    bool privileged;
+};
+int tpm_link_start(struct tpm_link *l, const struct tpm_start *start);
+int tpm_link_stop(struct tpm_link *l); /* asks for an orderly shutdown; the event callback tells the end */
+void tpm_link_free(struct tpm_link *l); /* ends the process (SIGKILL if it is still there), joins, reaps */
+
+#endif
