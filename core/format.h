@@ -148,6 +148,11 @@ void bank_encode(const struct bank_header *h, uint8_t *buf); /* BANK_HEADER byte
 /* @buf is the header and @padded content bytes; the CRC covers both. */
 int bank_decode(struct bank_header *h, const uint8_t *buf, uint64_t padded);
 
+/* Length and generation that a bank's header block claims, unverified: 0, -ENODATA without the magic. */
+int bank_peek(const uint8_t *block, uint64_t *length, uint64_t *generation);
+/* Whether @block starts with the magic of any structure of ours. */
+bool format_has_magic(const uint8_t *block);
+
 /* CRC over @len bytes with its own field as zero, stored in place; and whether it is right. */
 void format_set_crc(uint8_t *buf, size_t len);
 bool format_crc_ok(const uint8_t *buf, size_t len);
