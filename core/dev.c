@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/dev.h"
+#include "base/report.h"
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool
+is_aligned(const void *buf, size_t n, uint64_t off)
+{
+    return (uintptr_t)buf % BLOCK_SIZE == 0 && n % BLOCK_SIZE == 0 && off % BLOCK_SIZE == 0;
+}
+
+static bool
+is_inside(const struct dev *d, size_t n, uint64_t off)
+{
+    return n <= d->size && off <= d->size - n;
+}
+
+static int
+report_truncated(const struct dev *d, size_t n, uint64_t off)
+{
+    return report(-ERANGE,
+                  "%s: truncated: ends before offset %" PRIu64 " (device of %" PRIu64 " bytes)",
+                  d->name, off + n, d->size);
+}
+
+/* What the kernel answers for a bad sector or a broken host file system (ENODATA, EUCLEAN, EBADMSG,
+ * ...) means something else as a finding, and a bad sector must never read as "blank": all become
+ * EIO. */
+static int
+report_io(const struct dev *d, int r, const char *what, size_t n, uint64_t off)
+{
+    return report(-EIO, "%s: cannot %s %zu bytes at offset %" PRIu64 ": %s", d->name, what, n, off,
+                  errno_text(r));
+}
+
+int
+dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
+{
+    int r;
+
+    assert(is_aligned(buf, n, off));
+    if (!is_inside(d, n, off))
+        return report_truncated(d, n, off);
+    r = d->ops->pread(d, buf, n, off);
+    if (r == -ERANGE)
+        return report_truncated(d, n, off);
+    return r < 0 ? report_io(d, r, "read", n, off) : 0;
+}
+
+int
+dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    int r;
+
+    assert(is_aligned(buf, n, off));
+    assert(!d->read_only);
+    if (!is_inside(d, n, off))
+        return report_truncated(d, n, off);
+    r = d->ops->pwrite(d, buf, n, off);
+    return r < 0 ? report_io(d, r, "write", n, off) : 0;
+}
+
+int
+dev_sync(struct dev *d)
+{
+    int r = d->ops->sync(d);
+
+    return r < 0 ? report(-EIO, "%s: cannot flush: %s", d->name, errno_text(r)) : 0;
+}
+
+int
+dev_medium(struct dev *d, bool on)
+{
+    int r = d->ops->medium(d, on);
+
+    return r < 0 ? report(-EIO, "%s: cannot read the medium: %s", d->name, errno_text(r)) : 0;
+}
+
+void
+dev_close(struct dev *d)
+{
+    if (d)
+        d->ops->close(d);
+}
+
+void
+dev_closep(struct dev **d)
+{
+    dev_close(*d);
+}
+
+void *
+dev_alloc(size_t n)
+{
+    void *p;
+
+    if (posix_memalign(&p, BLOCK_SIZE, n ? n : BLOCK_SIZE) != 0)
+        return NULL;
+    return memset(p, 0, n ? n : BLOCK_SIZE);
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The device in a regular file or on a block device.
+ *
+ * The lock of an image is an OFD write lock on its inode.  A loop device's backing file is locked
+ * as well, all the way down, so that the file and the loop device over it are one image. */
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "core/dev.h"
+#include "core/holder.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+
+enum {
+    LOCK_WAIT_MS = 3000, /* a daemon outlives umount by milliseconds */
+    LOCK_POLL_MS = 10,
+    BACKING_MAX = 8, /* as deep as the kernel stacks loop devices */
+};
+
+struct file_dev {
+    struct dev dev;
+    int fd;
+    bool direct;              /* O_DIRECT is on */
+    int backing[BACKING_MAX]; /* files beneath a loop device, locked too */
+    unsigned n_backing;
+};
+
+static struct file_dev *
+file_of(struct dev *d)
+{
+    return (struct file_dev *)d;
+}
+
+/* ---- transfers ---------------------------------------------------------------------------------
+ */
+
+/* Drops clean cached pages; dirty ones are written first, and then they are clean. */
+static int
+drop_cache(int fd)
+{
+    int r;
+
+    if (fdatasync(fd) < 0 && errno != EROFS && errno != EINVAL)
+        return -errno;
+    r = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return r == EINVAL || r == ENOSYS ? 0 : -r;
+}
+
+static int
+set_direct(struct file_dev *f, bool on)
+{
+    int flags = fcntl(f->fd, F_GETFL);
+
+    if (flags < 0 || fcntl(f->fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) < 0)
+        return -errno;
+    f->direct = on;
+    return 0;
+}
+
+/* Some file systems accept O_DIRECT and refuse the transfer. */
+static int
+leave_direct(struct file_dev *f)
+{
+    int r = set_direct(f, false);
+
+    return r < 0 ? r : drop_cache(f->fd);
+}
+
+static int
+file_pread(struct dev *d, void *buf, size_t n, uint64_t off)
+{
+    struct file_dev *f = file_of(d);
+
+    for (size_t done = 0; done < n;) {
+        ssize_t got = pread(f->fd, (char *)buf + done, n - done, (off_t)(off + done));
+        int r = 0;
+
+        if (got > 0)
+            done += (size_t)got;
+        else if (got == 0)
+            return -ERANGE;
+        else if (errno == EINVAL && f->direct)
+            r = leave_direct(f);
+        else if (errno != EINTR)
+            r = -errno;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int
+file_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    struct file_dev *f = file_of(d);
+
+    for (size_t done = 0; done < n;) {
+        ssize_t put = pwrite(f->fd, (const char *)buf + done, n - done, (off_t)(off + done));
+        int r = 0;
+
+        if (put > 0)
+            done += (size_t)put;
+        else if (put == 0)
+            return -EIO;
+        else if (errno == EINVAL && f->direct)
+            r = leave_direct(f);
+        else if (errno != EINTR)
+            r = -errno;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Once, whatever it says: after a failed flush the next one succeeds and means nothing. */
+static int
+file_sync(struct dev *d)
+{
+    return fdatasync(file_of(d)->fd) < 0 ? -errno : 0;
+}
+
+static int
+file_medium(struct dev *d, bool on)
+{
+    struct file_dev *f = file_of(d);
+    int r;
+
+    for (unsigned i = 0; on && i < f->n_backing; i++) {
+        r = drop_cache(f->backing[i]); /* a loop device reads through its backing file's cache */
+        if (r < 0)
+            return r;
+    }
+    if (on || f->direct) {
+        r = set_direct(f, on);
+        if (r != -EINVAL)
+            return r;
+    }
+    return on ? drop_cache(f->fd) : 0;
+}
+
+static void
+file_close(struct dev *d)
+{
+    struct file_dev *f = file_of(d);
+
+    for (unsigned i = 0; i < f->n_backing; i++)
+        close(f->backing[i]);
+    if (f->fd >= 0)
+        close(f->fd);
+    free(d->name);
+    free(f);
+}
+
+static const struct dev_ops file_ops = {
+    .pread = file_pread,
+    .pwrite = file_pwrite,
+    .sync = file_sync,
+    .medium = file_medium,
+    .close = file_close,
+};
+
+/* ---- the lock ----------------------------------------------------------------------------------
+ */
+
+static int64_t
+now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* False when the time for waiting is over. */
+static bool
+wait_until(int64_t deadline)
+{
+    if (now_ms() >= deadline)
+        return false;
+    nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
+    return true;
+}
+
+static int
+report_busy(const char *name, const struct stat *st)
+{
+    struct holder h;
+
+    if (holder_find(&h, st))
+        return report(-EBUSY, "%s: in use by process %d (%s)", name, (int)h.pid, h.comm);
+    return report(-EBUSY, "%s: in use by another process", name);
+}
+
+/* EBUSY and ESTALE of open(2), and the like, are not findings about an image. */
+static int
+report_open(const char *name, int err)
+{
+    int r = finding_exit_code(-err) == EXIT_FAILED ? -err : -EIO;
+
+    return report(r, "%s: cannot open: %s", name, errno_text(-err));
+}
+
+static int
+lock_inode(int fd, const char *name, bool shared, int64_t deadline)
+{
+    struct flock lk = {.l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+    struct stat st;
+
+    while (fcntl(fd, F_OFD_SETLK, &lk) < 0) {
+        if (errno == EINTR)
+            continue;
+        if (errno != EAGAIN && errno != EACCES)
+            return report(-EIO, "%s: cannot lock: %s", name, errno_text(-errno));
+        if (wait_until(deadline))
+            continue;
+        return fstat(fd, &st) < 0 ? report(-EBUSY, "%s: in use", name) : report_busy(name, &st);
+    }
+    return 0;
+}
+
+/* The file behind loop device (or partition of one) @rdev: 0 and *@path, or -ENOENT when it is no
+ * loop device. */
+static int
+loop_backing(dev_t rdev, char *path, size_t size)
+{
+    static const char *const forms[] = {"", "/.."};
+
+    for (size_t i = 0; i < 2; i++) {
+        AUTO_FREE char *sys = NULL;
+        AUTO_FD int fd = -1;
+        ssize_t n;
+
+        if (asprintf(&sys, "/sys/dev/block/%u:%u%s/loop/backing_file", major(rdev), minor(rdev),
+                     forms[i]) < 0)
+            return -ENOMEM;
+        fd = open(sys, O_RDONLY | O_CLOEXEC);
+        n = fd < 0 ? -1 : read(fd, path, size - 1);
+        if (n > 0 && path[n - 1] == '\n') {
+            path[n - 1] = '\0';
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+/* Locks what lies beneath a loop device.  A backing file that cannot be reached from here (deleted,
+ * or in another mount namespace) cannot be locked, and the loop device's own lock has to do. */
+static int
+lock_backing(struct file_dev *f, struct stat st, int64_t deadline)
+{
+    char path[4096 + 16]; /* PATH_MAX and " (deleted)" */
+    bool shared = f->dev.read_only;
+
+    while (S_ISBLK(st.st_mode) && f->n_backing < BACKING_MAX &&
+           loop_backing(st.st_rdev, path, sizeof path) == 0) {
+        AUTO_FD int fd = open(path, (shared ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY);
+        int r;
+
+        if (fd < 0 || fstat(fd, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))) {
+            report_at(REPORT_WARNING, 0, "%s: cannot lock %s, the file behind the loop device: %s",
+                      f->dev.name, path, errno_text(-errno));
+            return 0;
+        }
+        r = lock_inode(fd, f->dev.name, shared, deadline);
+        if (r < 0)
+            return r;
+        f->backing[f->n_backing++] = steal_fd(&fd);
+    }
+    return 0;
+}
+
+/* ---- opening -----------------------------------------------------------------------------------
+ */
+
+static int
+check_type(const char *path, const struct stat *st)
+{
+    if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
+        return 0;
+    return report(S_ISDIR(st->st_mode) ? -EISDIR : -ENOTBLK,
+                  "%s: neither a regular file nor a block device", path);
+}
+
+/* A block device is opened O_EXCL by writers: no mounted file system, no other writer. */
+static int
+open_node(const char *path, unsigned flags, int64_t deadline)
+{
+    int how = O_CLOEXEC | O_NOCTTY | (flags & DEV_READ_ONLY ? O_RDONLY : O_RDWR);
+    struct stat st;
+
+    if (stat(path, &st) < 0) {
+        if (errno != ENOENT || !(flags & DEV_CREATE))
+            return report_open(path, errno);
+        how |= O_CREAT;
+    } else {
+        int r = check_type(path, &st); /* before open(2), which some devices take as a command */
+
+        if (r < 0)
+            return r;
+        if (S_ISBLK(st.st_mode) && !(flags & DEV_READ_ONLY))
+            how |= O_EXCL;
+    }
+    for (;;) {
+        int fd = open(path, how, 0600);
+
+        if (fd >= 0)
+            return fd;
+        if (errno == EBUSY && !wait_until(deadline))
+            return report_busy(path, &st);
+        if (errno != EBUSY && errno != EINTR)
+            return report_open(path, errno);
+    }
+}
+
+static int
+get_size(struct file_dev *f, const struct stat *st)
+{
+    f->dev.size = (uint64_t)st->st_size;
+    if (S_ISBLK(st->st_mode) && ioctl(f->fd, BLKGETSIZE64, &f->dev.size) < 0)
+        return report(-EIO, "%s: cannot tell its size: %s", f->dev.name, errno_text(-errno));
+    return 0;
+}
+
+static void
+file_freep(struct file_dev **f)
+{
+    if (*f)
+        file_close(&(*f)->dev);
+}
+
+int
+dev_file_open(struct dev **out, const char *path, unsigned flags)
+{
+    AUTO(file_freep) struct file_dev *f = calloc(1, sizeof *f);
+    int64_t deadline = now_ms() + LOCK_WAIT_MS;
+    struct stat st;
+    int r;
+
+    if (!f)
+        return report(-ENOMEM, "%s: %s", path, errno_text(-ENOMEM));
+    f->dev.ops = &file_ops;
+    f->dev.read_only = flags & DEV_READ_ONLY;
+    f->fd = -1;
+    f->dev.name = strdup(path);
+    if (!f->dev.name)
+        return report(-ENOMEM, "%s: %s", path, errno_text(-ENOMEM));
+    f->fd = open_node(path, flags, deadline);
+    if (f->fd < 0)
+        return f->fd;
+    if (fstat(f->fd, &st) < 0)
+        return report_open(path, errno);
+    r = check_type(path, &st);
+    if (r < 0)
+        return r;
+    if (!(flags & DEV_READ_ONLY && flags & DEV_NO_LOCK)) {
+        r = lock_inode(f->fd, path, f->dev.read_only, deadline);
+        if (r == 0)
+            r = lock_backing(f, st, deadline);
+        if (r < 0)
+            return r;
+    }
+    r = get_size(f, &st);
+    if (r < 0)
+        return r;
+    *out = &steal(&f)->dev;
+    return 0;
+}
+
+int
+dev_file_resize(struct dev *d, uint64_t size)
+{
+    struct file_dev *f = file_of(d);
+    struct stat st;
+    int r;
+
+    if (fstat(f->fd, &st) < 0)
+        return report(-EIO, "%s: %s", d->name, errno_text(-errno));
+    if (!S_ISREG(st.st_mode)) {
+        if (d->size >= size)
+            return 0;
+        return report(-ERANGE, "%s: too small: %llu bytes, %llu are needed", d->name,
+                      (unsigned long long)d->size, (unsigned long long)size);
+    }
+    /* Allocated, not sparse: an overwrite must not find the host's file system full. */
+    r = fallocate(f->fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
+    if (r == -EOPNOTSUPP)
+        r = size > d->size && ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+    if (r < 0)
+        return report(finding_exit_code(r) == EXIT_FAILED ? r : -EIO,
+                      "%s: cannot grow to %llu bytes: %s", d->name, (unsigned long long)size,
+                      errno_text(r));
+    if (size > d->size)
+        d->size = size;
+    return 0;
+}
