@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/cli.h"
+#include "config.h"
+#include <stdio.h>
+#include <string.h>
+
+static const struct command commands[] = {
+    {0},
+};
+
+/* The names that mkfs(8), mount(8) and fsck(8) look for. */
+static const struct command helpers[] = {
+    {0},
+};
+
+static const struct command *
+find(const struct command *list, const char *name)
+{
+    for (; list->name; list++) {
+        if (strcmp(list->name, name) == 0)
+            return list;
+    }
+    return NULL;
+}
+
+static void
+print_overview(FILE *out)
+{
+    fputs("Usage: vnvram COMMAND [OPTIONS] ARGUMENTS\n"
+          "Keeps a virtual machine's NVRAM in one small image, and mounts it as a directory.\n\n"
+          "Commands:\n",
+          out);
+    for (const struct command *c = commands; c->name; c++)
+        fprintf(out, "  %-10s %s\n", c->name, c->summary);
+    fputs("\n\"vnvram COMMAND --help\" tells the options of a command, \"man vnvram-COMMAND\" "
+          "more.\n",
+          out);
+}
+
+/* Parses for @c and runs it. */
+static int
+run(const struct command *c, bool helper, int argc, char **argv)
+{
+    AUTO(options_fini) struct options o = {0};
+    char usage[512];
+    int r;
+
+    snprintf(usage, sizeof usage, "Usage: %s%s [OPTIONS] %s\n%s.\n", helper ? "" : "vnvram ",
+             c->name, c->synopsis, c->summary);
+    if (crypt_init() < 0) /* before a key is read; has reported */
+        return EXIT_FAILED;
+    r = options_parse(&o, c->where, usage, argc, argv);
+    if (r != 0)
+        return r == OPTIONS_ANSWERED ? EXIT_DONE : finding_exit_code(r);
+    if (o.n_args < c->min_args || o.n_args > c->max_args) {
+        report(0, "%s %s; usage: %s%s %s", c->name,
+               o.n_args < c->min_args ? "needs more arguments" : "takes fewer arguments",
+               helper ? "" : "vnvram ", c->name, c->synopsis);
+        return EXIT_USAGE;
+    }
+    return c->run(&o);
+}
+
+/* vnvram's own command line: argv[1] is the command. */
+static int
+run_vnvram(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : NULL;
+    const struct command *c;
+
+    if (!name) {
+        print_overview(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        puts("vnvram " PACKAGE_VERSION);
+        return EXIT_DONE;
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
+        (strcmp(name, "help") == 0 && argc == 2)) {
+        print_overview(stdout);
+        return EXIT_DONE;
+    }
+    if (strcmp(name, "help") == 0) {
+        char *asked[] = {argv[2], (char[]){"--help"}, NULL};
+
+        c = find(commands, argv[2]);
+        if (c)
+            return run(c, false, 2, asked);
+        name = argv[2];
+    } else {
+        c = find(commands, name);
+        if (c)
+            return run(c, false, argc - 1, argv + 1);
+    }
+    report(0, "there is no command \"%s\"; \"vnvram help\" lists those that are there", name);
+    return EXIT_USAGE;
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *self = argc > 0 ? argv[0] : "vnvram";
+    const char *slash = strrchr(self, '/');
+    const struct command *helper;
+    int code;
+
+    options_hide_keys(argc, argv);
+    helper = find(helpers, slash ? slash + 1 : self);
+    if (helper) {
+        report_set_prefix(helper->name);
+        code = run(helper, true, argc, argv);
+        if (helper->exit_code)
+            code = helper->exit_code(code);
+    } else {
+        code = run_vnvram(argc, argv);
+    }
+    if (fflush(stdout) != 0 && code == EXIT_DONE)
+        code = EXIT_FAILED;
+    return code;
+}

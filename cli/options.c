@@ -1,0 +1,717 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/options.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <fnmatch.h>
+#include <gcrypt.h>
+#include <getopt.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+
+enum {
+    FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_SNAPSHOT | FOR_GROW |
+                FOR_EXPORT | FOR_IMPORT,
+    FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE,
+    FOR_ALL = 0xffff,
+    MAX_KEY_TEXT = 4096,
+};
+
+struct option_row;
+/* @name is what was written (for rows of many names), @value NULL for rows without an argument. */
+typedef int option_set(struct options *o, const struct option_row *row, const char *name,
+                       const char *value);
+
+struct option_row {
+    const char
+        *name; /* alternatives divided by '|', each a pattern; "" for a letter without a name */
+    const char *arg;  /* what its argument is called; NULL: has none */
+    const char *help; /* NULL: taken and not shown in --help */
+    unsigned where;
+    char letter;       /* a switch's short form, or 0 */
+    bool word;         /* stands behind -o */
+    bool optional_arg; /* of a letter, as in -C[FD] */
+    option_set *set;
+    size_t field; /* for the plain setters: offset in struct options */
+};
+
+#define FIELD(name) offsetof(struct options, name)
+
+/* ---- setters -----------------------------------------------------------------------------------
+ */
+
+static int
+bad_value(const char *name, const char *value, const char *expected)
+{
+    return report(-EINVAL, "option %s: \"%s\" is not %s", name, value, expected);
+}
+
+static int
+set_true(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)name, (void)value;
+    *(bool *)((char *)o + row->field) = true;
+    return 0;
+}
+
+static int
+set_false(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)name, (void)value;
+    *(bool *)((char *)o + row->field) = false;
+    return 0;
+}
+
+static int
+swallow(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)o, (void)row, (void)name, (void)value;
+    return 0;
+}
+
+/* Libfuse splits again: a comma inside quotes (SELinux categories) takes a backslash. */
+static int
+set_kernel(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    AUTO_FREE char *joined = NULL;
+    size_t len;
+    FILE *f = open_memstream(&joined, &len);
+
+    (void)row;
+    if (!f)
+        return -ENOMEM;
+    fprintf(f, "%s%s%s%s", o->kernel ? o->kernel : "", o->kernel ? "," : "", name,
+            value ? "=" : "");
+    for (const char *p = value ? value : ""; *p; p++)
+        fprintf(f, "%s%c", *p == ',' ? "\\" : "", *p);
+    if (fclose(f) != 0)
+        return -ENOMEM;
+    free(o->kernel);
+    o->kernel = steal(&joined);
+    return 0;
+}
+
+static int
+set_number(const char *name, const char *value, int base, unsigned long max, unsigned long *out)
+{
+    char *end;
+
+    errno = 0;
+    *out = strtoul(value, &end, base);
+    if (errno != 0 || *end != '\0' || *value < '0' || *value > '9' || *out > max)
+        return bad_value(name, value, base == 8 ? "an octal mode" : "a number in range");
+    return 0;
+}
+
+static int
+set_uid(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    const struct passwd *pw = getpwnam(value);
+    unsigned long n;
+
+    (void)row;
+    if (pw) {
+        o->uid = pw->pw_uid;
+        return 0;
+    }
+    if (set_number(name, value, 10, UINT32_MAX - 1UL, &n) < 0)
+        return -EINVAL;
+    o->uid = (uid_t)n;
+    return 0;
+}
+
+static int
+set_gid(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    const struct group *gr = getgrnam(value);
+    unsigned long n;
+
+    (void)row;
+    if (gr) {
+        o->gid = gr->gr_gid;
+        return 0;
+    }
+    if (set_number(name, value, 10, UINT32_MAX - 1UL, &n) < 0)
+        return -EINVAL;
+    o->gid = (gid_t)n;
+    return 0;
+}
+
+static int
+set_umask(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    unsigned long n;
+
+    (void)row;
+    if (set_number(name, value, 8, 0777, &n) < 0)
+        return -EINVAL;
+    o->umask = (mode_t)n;
+    return 0;
+}
+
+static int
+set_tpm(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (strcmp(value, "2.0") == 0 || strcmp(value, "2") == 0)
+        o->tpm.version = TPM_VERSION_2_0;
+    else if (strcmp(value, "1.2") == 0)
+        o->tpm.version = TPM_VERSION_1_2;
+    else
+        return bad_value(name, value, "a version of TPM: 2.0 or 1.2");
+    return 0;
+}
+
+static int
+set_startup(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (strcmp(value, "clear") == 0)
+        o->tpm.startup = TPM_STARTUP_CLEAR;
+    else if (strcmp(value, "state") == 0)
+        o->tpm.startup = TPM_STARTUP_STATE;
+    else if (strcmp(value, "none") == 0)
+        o->tpm.startup = TPM_STARTUP_NONE;
+    else
+        return bad_value(name, value, "clear, state or none");
+    o->startup_given = true;
+    return 0;
+}
+
+int
+parse_size(const char *text, uint64_t *size)
+{
+    static const char units[] = "KMG";
+    uint64_t n;
+    char *end;
+
+    if (*text < '0' || *text > '9')
+        return -EINVAL;
+    errno = 0;
+    n = strtoull(text, &end, 10);
+    if (errno != 0)
+        return -EINVAL;
+    if (*end != '\0') {
+        const char *unit = strchr(units, *end & ~0x20);
+        unsigned shift;
+
+        if (!unit || *unit == '\0')
+            return -EINVAL;
+        shift = 10 * (unsigned)(unit - units + 1);
+        if (n > UINT64_MAX >> shift)
+            return -EINVAL;
+        n <<= shift;
+        end++;
+        if (strcasecmp(end, "iB") == 0)
+            end += 2;
+        if (*end != '\0')
+            return -EINVAL;
+    }
+    *size = n;
+    return 0;
+}
+
+static int
+set_size(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (parse_size(value, &o->size) < 0 || o->size == 0)
+        return bad_value(name, value, "a size such as 4M");
+    return 0;
+}
+
+/* "4x256K,8x64K" */
+static int
+set_slots(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    AUTO_FREE char *copy = strdup(value);
+    char *rest = copy;
+
+    (void)row;
+    if (!copy)
+        return -ENOMEM;
+    o->n_classes = 0;
+    for (char *part; (part = strsep(&rest, ",")) != NULL;) {
+        unsigned long count;
+        uint64_t capacity;
+        char *x;
+
+        if (o->n_classes == MAX_SEGMENTS)
+            return report(-EINVAL, "option %s: more than %d classes", name, MAX_SEGMENTS);
+        count = strtoul(part, &x, 10);
+        if (*part < '0' || *part > '9' || *x != 'x' || count == 0 || count > MAX_SLOTS ||
+            parse_size(x + 1, &capacity) < 0 || capacity == 0 || capacity > MAX_CAPACITY)
+            return bad_value(name, part, "COUNTxSIZE, such as 8x64K");
+        o->classes[o->n_classes++] =
+            (struct slot_class){.count = (uint32_t)count, .capacity = (uint32_t)capacity};
+    }
+    return 0;
+}
+
+/* "NAME:SIZE" */
+static int
+set_reserve(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    const char *colon = strrchr(value, ':');
+    struct reservation *grown;
+    uint64_t size;
+
+    (void)row;
+    if (!colon || colon == value || parse_size(colon + 1, &size) < 0 || size == 0)
+        return bad_value(name, value, "NAME:SIZE, such as tpm2-00.permall:177K");
+    grown = reallocarray(o->reservations, o->n_reservations + 1, sizeof *grown);
+    if (!grown)
+        return -ENOMEM;
+    o->reservations = grown;
+    grown[o->n_reservations].size = size;
+    grown[o->n_reservations].name = strndup(value, (size_t)(colon - value));
+    return grown[o->n_reservations++].name ? 0 : -ENOMEM;
+}
+
+static int
+set_profile(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (strcmp(value, "tpm") != 0 && strcmp(value, "vm") != 0)
+        return bad_value(name, value, "a profile: tpm or vm");
+    free((char *)o->profile);
+    o->profile = strdup(value);
+    return o->profile ? 0 : -ENOMEM;
+}
+
+/* ---- keys --------------------------------------------------------------------------------------
+ */
+
+/* What options_hide_keys() took out of argv, until set_key() moves it into secure memory. */
+static struct {
+    char text[MAX_KEY_TEXT];
+    size_t len;
+    bool too_long;
+} hidden;
+
+static int
+set_key(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row, (void)value;
+    if (o->key.text)
+        return report(-EINVAL, "option %s: given twice", name);
+    if (hidden.too_long)
+        return report(-EINVAL, "option %s: longer than %d characters", name, MAX_KEY_TEXT - 1);
+    o->key.text = gcry_malloc_secure(hidden.len + 1);
+    if (!o->key.text)
+        return report(-ENOMEM, "option %s: no secure memory left", name);
+    memcpy(o->key.text, hidden.text, hidden.len + 1);
+    explicit_bzero(hidden.text, sizeof hidden.text);
+    o->key.given = true;
+    return 0;
+}
+
+static int
+set_key_file(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (*value == '\0')
+        return bad_value(name, value, "a path");
+    free(o->key.file);
+    o->key.file = strdup(value);
+    o->key.given = true;
+    return o->key.file ? 0 : -ENOMEM;
+}
+
+static int
+set_key_fd(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    unsigned long n;
+
+    (void)row;
+    if (set_number(name, value, 10, INT32_MAX, &n) < 0)
+        return -EINVAL;
+    o->key.fd = (int)n;
+    o->key.given = true;
+    return 0;
+}
+
+static int
+set_key_format(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (strcmp(value, "hex") == 0)
+        o->key.format = KEY_FORMAT_HEX;
+    else if (strcmp(value, "binary") == 0)
+        o->key.format = KEY_FORMAT_BINARY;
+    else if (strcmp(value, "passphrase") == 0)
+        o->key.format = KEY_FORMAT_PASSPHRASE;
+    else
+        return bad_value(name, value, "hex, binary or passphrase");
+    o->key.given = true;
+    return 0;
+}
+
+static int
+set_enc_mode(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)o, (void)row;
+    if (strcmp(value, "aes-cbc") != 0)
+        return report(-EINVAL, "option %s: \"%s\" is not supported, only aes-cbc is", name, value);
+    return 0;
+}
+
+/* ---- the table ---------------------------------------------------------------------------------
+ */
+
+static const struct option_row rows[] = {
+    /* switches */
+    {"help", NULL, "show this help", FOR_ALL, .letter = 'h'},
+    {"list-options", NULL, "list all options, one a line", FOR_ALL, .set = NULL},
+    {"json", NULL, "answer in JSON, for programs", FOR_JSON, .set = set_true, .field = FIELD(json)},
+    {"profile", "tpm|vm",
+     "slots for a TPM (4 MiB, the default), or for a TPM and UEFI variables (8 MiB)",
+     FOR_FORMAT | FOR_SIZE, .set = set_profile},
+    {"slots", "COUNTxSIZE,...", "slots of your own, such as 4x256K,16x4K", FOR_FORMAT | FOR_SIZE,
+     .set = set_slots},
+    {"reserve", "NAME:SIZE", "keep room for a file of that name; may be repeated",
+     FOR_FORMAT | FOR_SIZE, .set = set_reserve},
+    {"size", "SIZE", "size of the image; default: what the slots take", FOR_FORMAT,
+     .set = set_size},
+    {"force", NULL, "overwrite what IMAGE holds", FOR_FORMAT, .letter = 'f', .set = set_true,
+     .field = FIELD(force)},
+    {"tpm", "2.0|1.2", "how large an image for the state of such a TPM must be", FOR_SIZE,
+     .set = set_tpm},
+    {"verbose", NULL, "say also what is right", FOR_CHECK, .letter = 'v', .set = set_true,
+     .field = FIELD(verbose)},
+
+    /* what mount(8) and fsck(8) hand to their helpers */
+    {"", NULL, NULL, FOR_MOUNT_HELPER, .letter = 'f', .set = set_true, .field = FIELD(fake)},
+    {"", NULL, NULL, FOR_MOUNT_HELPER, .letter = 's', .set = set_true, .field = FIELD(sloppy)},
+    {"", NULL, NULL, FOR_MOUNT_HELPER, .letter = 'n', .set = swallow},
+    {"", NULL, NULL, FOR_MOUNT_HELPER, .letter = 'v', .set = swallow},
+    {"", "TYPE", NULL, FOR_MOUNT_HELPER, .letter = 't', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'a', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'p', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'y', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'n', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'f', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'T', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'V', .set = swallow},
+    {"", "FD", NULL, FOR_FSCK_HELPER, .letter = 'C', .optional_arg = true, .set = swallow},
+
+    /* words behind -o: the mount */
+    {"ro", NULL, "read-only: nothing is written, not even a recovery", FOR_MOUNT, .word = true,
+     .set = set_true, .field = FIELD(read_only)},
+    {"rw", NULL, "read and write (the default)", FOR_MOUNT, .word = true, .set = set_false,
+     .field = FIELD(read_only)},
+    {"tpm", "2.0|1.2", "run a TPM on the mount and show it as the file tpm0", FOR_MOUNT,
+     .word = true, .set = set_tpm},
+    {"startup", "clear|state|none", "how the TPM is started (default clear)", FOR_MOUNT,
+     .word = true, .set = set_startup},
+    {"tpm_manufacture", NULL, "make a new TPM even where the image has held one", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(tpm.manufacture)},
+    {"degraded", NULL, "serve what is intact of a damaged image, read-only", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(degraded)},
+    {"uid", "USER", "show all files as this user's", FOR_MOUNT, .word = true, .set = set_uid},
+    {"gid", "GROUP", "show all files as this group's", FOR_MOUNT, .word = true, .set = set_gid},
+    {"umask", "OCTAL", "take these bits from all modes", FOR_MOUNT, .word = true, .set = set_umask},
+    {"allow_other", NULL, "other users may enter, as the modes allow", FOR_MOUNT, .word = true,
+     .set = set_true, .field = FIELD(allow_other)},
+    {"foreground", NULL, "stay in front; for service managers and debugging", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(foreground)},
+    {"debug", NULL, "show each FUSE request; implies foreground", FOR_MOUNT, .word = true,
+     .set = set_true, .field = FIELD(debug)},
+
+    /* words behind -o: keys */
+    {"key_file", "PATH", "read the key from a file", FOR_KEYED, .word = true, .set = set_key_file},
+    {"key_fd", "FD", "read the key from a descriptor", FOR_KEYED, .word = true, .set = set_key_fd},
+    {"key", "TEXT", "the key itself; seen by whoever looks at the right moment", FOR_KEYED,
+     .word = true, .set = set_key},
+    {"key_format", "hex|binary|passphrase", "what the key is", FOR_KEYED, .word = true,
+     .set = set_key_format},
+    {"enc_mode", "aes-cbc", "the cipher; there is one", FOR_KEYED, .word = true,
+     .set = set_enc_mode},
+
+    /* words behind -o: the kernel's, and those that only mount(8), systemd and others read */
+    {"suid|nosuid|dev|nodev|exec|noexec|atime|noatime|sync|async|dirsync", NULL, "as in mount(8)",
+     FOR_MOUNT, .word = true, .set = set_kernel},
+    {"context|fscontext|defcontext|rootcontext", "CONTEXT", "SELinux labels, as in mount(8)",
+     FOR_MOUNT, .word = true, .set = set_kernel},
+    {"defaults|auto|noauto|fail|nofail|_netdev|user|nouser|users|owner|group|silent|loud|relatime|"
+     "norelatime|strictatime|nostrictatime|lazytime|nolazytime|diratime|nodiratime|mand|nomand|"
+     "iversion|noiversion|x-*|X-*",
+     NULL, "taken and not used here", FOR_MOUNT, .word = true, .set = swallow},
+    {"comment|x-*|X-*|uhelper|helper|user", "TEXT", NULL, FOR_MOUNT, .word = true, .set = swallow},
+};
+
+enum { N_ROWS = sizeof rows / sizeof rows[0], LONG_BASE = 256 };
+
+/* ---- --help and --list-options ------------------------------------------------------------------
+ */
+
+static void
+print_help_row(const struct option_row *row)
+{
+    char left[512];
+    int n;
+
+    if (row->word)
+        n = snprintf(left, sizeof left, "%s", row->name);
+    else if (row->letter)
+        n = snprintf(left, sizeof left, "-%c, --%s", row->letter, row->name);
+    else
+        n = snprintf(left, sizeof left, "--%s", row->name);
+    if (row->arg && n > 0 && (size_t)n < sizeof left)
+        snprintf(left + n, sizeof left - (size_t)n, "=%s", row->arg);
+    if (strlen(left) > 28)
+        printf("  %s\n  %-28s %s\n", left, "", row->help);
+    else
+        printf("  %-28s %s\n", left, row->help);
+}
+
+static void
+print_help(unsigned where)
+{
+    for (int word = 0; word < 2; word++) {
+        bool any = false;
+
+        for (size_t i = 0; i < N_ROWS; i++) {
+            if (rows[i].word != (word == 1) || !(rows[i].where & where) || !rows[i].help)
+                continue;
+            if (!any)
+                printf("\n%s:\n", word ? "Words of -o WORD[,WORD...]" : "Options");
+            any = true;
+            print_help_row(&rows[i]);
+        }
+    }
+}
+
+static void
+print_list(unsigned where)
+{
+    for (size_t i = 0; i < N_ROWS; i++) {
+        AUTO_FREE char *copy = strdup(rows[i].name);
+        char *rest = copy;
+
+        if (!(rows[i].where & where) || !rows[i].help)
+            continue;
+        for (const char *name; (name = strsep(&rest, "|")) != NULL;)
+            printf("%s%s%s\n", rows[i].word ? "-o " : "--", name, rows[i].arg ? "=" : "");
+    }
+}
+
+/* ---- parsing ------------------------------------------------------------------------------------
+ */
+
+/* Whether @name is one of the row's alternatives. */
+static bool
+row_has(const struct option_row *row, const char *name)
+{
+    AUTO_FREE char *copy = strdup(row->name);
+    char *rest = copy;
+
+    for (const char *pattern; (pattern = strsep(&rest, "|")) != NULL;) {
+        if (fnmatch(pattern, name, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int
+parse_word(struct options *o, unsigned where, char *word)
+{
+    char *value = strchr(word, '=');
+    const struct option_row *other = NULL;
+
+    if (value)
+        *value++ = '\0';
+    for (size_t i = 0; i < N_ROWS; i++) {
+        const struct option_row *row = &rows[i];
+
+        if (!row->word || !(row->where & where) || !row_has(row, word))
+            continue;
+        if (!value == !row->arg)
+            return row->set(o, row, word, value);
+        other = row;
+    }
+    if (other)
+        return report(-EINVAL, "option %s: %s", word,
+                      other->arg ? "an argument is missing" : "takes no argument");
+    if (o->sloppy)
+        return 0;
+    return report(-EINVAL, "unknown option -o %s; --help lists those that are there", word);
+}
+
+/* Splits at commas, but for those between double quotes (SELinux contexts). */
+static int
+parse_words(struct options *o, unsigned where, const char *words)
+{
+    AUTO_FREE char *copy = strdup(words);
+    char *start = copy;
+    bool quoted = false;
+    int r = copy ? 0 : -ENOMEM;
+
+    for (char *p = copy; r == 0; p++) {
+        bool end = *p == '\0';
+
+        if (*p == '"')
+            quoted = !quoted;
+        if (!end && (*p != ',' || quoted))
+            continue;
+        *p = '\0';
+        if (*start)
+            r = parse_word(o, where, start);
+        start = p + 1;
+        if (end)
+            break;
+    }
+    return r;
+}
+
+/* getopt's two lists, for the rows that apply; a long option's value is LONG_BASE + its row. */
+static void
+getopt_tables(unsigned where, char letters[2 + 3 * N_ROWS + 3], struct option longs[N_ROWS + 1])
+{
+    char *s = letters;
+    struct option *l = longs;
+    bool words = false;
+
+    *s++ = ':'; /* tell a missing argument from an unknown option; report nothing */
+    for (size_t i = 0; i < N_ROWS; i++) {
+        if (!(rows[i].where & where))
+            continue;
+        if (rows[i].word) {
+            words = true;
+            continue;
+        }
+        if (rows[i].letter) {
+            *s++ = rows[i].letter;
+            if (rows[i].arg)
+                *s++ = ':';
+            if (rows[i].optional_arg)
+                *s++ = ':';
+        }
+        if (*rows[i].name)
+            *l++ = (struct option){rows[i].name, rows[i].arg ? required_argument : no_argument,
+                                   NULL, LONG_BASE + (int)i};
+    }
+    if (words) {
+        *s++ = 'o';
+        *s++ = ':';
+    }
+    *s = '\0';
+    *l = (struct option){0};
+}
+
+static const struct option_row *
+row_of(unsigned where, int c)
+{
+    if (c >= LONG_BASE)
+        return &rows[c - LONG_BASE];
+    for (size_t i = 0; i < N_ROWS; i++) {
+        /* a helper's own letters go before the command's */
+        if (!rows[i].word && (rows[i].where & where) && rows[i].letter == c)
+            return &rows[i];
+    }
+    return NULL;
+}
+
+static int
+unknown_switch(int c, const char *arg)
+{
+    if (optopt > 0 && optopt < LONG_BASE)
+        return report(-EINVAL,
+                      c == ':' ? "option -%c: an argument is missing"
+                               : "unknown option -%c; --help lists those that are there",
+                      optopt);
+    if (c == ':')
+        return report(-EINVAL, "option %s: an argument is missing", arg);
+    if (optopt >= LONG_BASE)
+        return report(-EINVAL, "option %s: takes no argument", arg);
+    return report(-EINVAL, "unknown option %s; --help lists those that are there", arg);
+}
+
+int
+options_parse(struct options *o, unsigned where, const char *usage, int argc, char **argv)
+{
+    char letters[2 + 3 * N_ROWS + 3];
+    struct option longs[N_ROWS + 1];
+    int r = 0, c;
+
+    *o = (struct options){.key.fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .umask = (mode_t)-1};
+    o->tpm.startup = TPM_STARTUP_CLEAR;
+    getopt_tables(where, letters, longs);
+    optind = 0;
+    while (r == 0 && (c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+        const struct option_row *row = row_of(where, c);
+
+        if (c == 'o')
+            r = parse_words(o, where, optarg);
+        else if (!row)
+            r = unknown_switch(c, argv[optind - 1]);
+        else if (row->set)
+            r = row->set(o, row, row->name, optarg);
+        else if (strcmp(row->name, "help") == 0)
+            r = (printf("%s", usage), print_help(where), OPTIONS_ANSWERED);
+        else
+            r = (print_list(where), OPTIONS_ANSWERED);
+    }
+    if (r == -ENOMEM)
+        report(r, "out of memory");
+    o->args = argv + optind;
+    o->n_args = argc - optind;
+    return r;
+}
+
+void
+options_fini(struct options *o)
+{
+    for (size_t i = 0; i < o->n_reservations; i++)
+        free((char *)o->reservations[i].name);
+    free(o->reservations);
+    free((char *)o->profile);
+    free(o->kernel);
+    free(o->key.file);
+    gcry_free(o->key.text); /* secure memory wipes itself */
+}
+
+/* ---- -o key= ------------------------------------------------------------------------------------
+ */
+
+static void
+hide_keys_in(char *words)
+{
+    for (char *w = words; w; w = strchr(w, ',')) {
+        size_t len;
+
+        w += *w == ',';
+        if (strncmp(w, "key=", 4) != 0)
+            continue;
+        w += 4;
+        len = strcspn(w, ",");
+        hidden.too_long = len >= sizeof hidden.text;
+        if (!hidden.too_long) {
+            memcpy(hidden.text, w, len);
+            hidden.text[len] = '\0';
+            hidden.len = len;
+        }
+        explicit_bzero(w, len);
+        memset(w, '-', len);
+    }
+}
+
+void
+options_hide_keys(int argc, char **argv)
+{
+    mlock(&hidden, sizeof hidden); /* short of the limit, it still lives for a moment only */
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i];
+        char *o = a[0] == '-' && a[1] != '-' ? strchr(a, 'o') : NULL;
+
+        if (o && o[1] == '\0' && i + 1 < argc)
+            hide_keys_in(argv[++i]); /* "-o" "words" */
+        else if (o)
+            hide_keys_in(o + 1); /* "-owords" */
+    }
+}

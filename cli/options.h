@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* options.h - the options of all commands: one table in options.c, from which parsing, --help and
+ * --list-options come.  A row is a switch (--json, -v) or a word behind -o (key_file=PATH, ro), and
+ * says for which commands it is.  To add one: a field here, a row there, an =item in the commands'
+ * man pages (a test looks for it). */
+#ifndef VNVRAM_CLI_OPTIONS_H
+#define VNVRAM_CLI_OPTIONS_H
+
+#include "core/store.h"
+#include "crypt/keys.h"
+#include "tpm/process.h"
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Bits, so that a row can be for many commands. */
+enum option_where {
+    FOR_FORMAT = 1 << 0,
+    FOR_MOUNT = 1 << 1,
+    FOR_UNMOUNT = 1 << 2,
+    FOR_INFO = 1 << 3,
+    FOR_CHECK = 1 << 4,
+    FOR_SIZE = 1 << 5,
+    FOR_KEY = 1 << 6,
+    FOR_SNAPSHOT = 1 << 7,
+    FOR_GROW = 1 << 8,
+    FOR_EXPORT = 1 << 9,
+    FOR_IMPORT = 1 << 10,
+    FOR_MOUNT_HELPER = 1 << 16, /* what mount(8) hands to mount.vnvram */
+    FOR_FSCK_HELPER = 1 << 17,  /* what fsck(8) hands to fsck.vnvram */
+};
+
+enum { OPTIONS_ANSWERED = 1 };
+
+struct options {
+    struct key_options key;
+
+    /* format, size */
+    const char *profile;
+    struct slot_class classes[MAX_SEGMENTS]; /* --slots */
+    size_t n_classes;
+    struct reservation *reservations; /* --reserve, names owned */
+    size_t n_reservations;
+    uint64_t size;
+    bool force;
+
+    /* mount */
+    bool read_only, degraded, allow_other, foreground, debug, fake, sloppy;
+    struct tpm_options tpm;
+    bool startup_given;
+    uid_t uid; /* -1: as stored */
+    gid_t gid;
+    mode_t umask;
+    char *kernel; /* for the kernel: "nosuid,noatime,context=...", or NULL */
+
+    bool json, verbose;
+
+    /* The rest: argv's own strings. */
+    char **args;
+    int n_args;
+};
+
+/* Before anything else in main(): moves the value of each "-o key=" out of argv, which ps shows,
+ * and leaves dashes. */
+void options_hide_keys(int argc, char **argv);
+
+/* Fills *@o from argv for a command whose rows have one of the bits of @where.  argv[0] is skipped.
+ * Returns 0, -EINVAL (reported), -ENOMEM, or OPTIONS_ANSWERED when --list-options or --help stood
+ * there: the option list has been printed (for --help, after @usage). */
+int options_parse(struct options *o, unsigned where, const char *usage, int argc, char **argv);
+void options_fini(struct options *o); /* wipes the key */
+
+/* "64K", "4M", "1G" or plain bytes: 0, or -EINVAL without a report. */
+int parse_size(const char *text, uint64_t *size);
+
+#endif

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# lib.sh - what the shell tests share; they source it first.  Bash; speaks TAP.
+#
+#   check NAME COMMAND...          one test: does COMMAND succeed?
+#   check_exit CODE NAME COMMAND...  one test: does it exit with CODE?  Its output is in $OUT and $ERR
+#   is NAME GOT WANTED             one test: are the two strings the same?
+#   matches NAME FILE REGEX        one test: does a line of FILE match (grep -E)?
+#   pass NAME, fail NAME [WHY]     one test, decided by you
+#   skip_all WHY                   ends the script, nothing tested
+#   need COMMAND..., need_fuse, need_root   skip_all if it is not there
+#   new_image PATH [OPTION...]     vnvram format
+#   mounted IMAGE DIR [OPTION...]  vnvram mount; unmounted again when the script ends, however it ends
+#   unmounted DIR                  vnvram unmount
+#   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
+#   hash FILE                      its SHA-256
+#   finish                         last line of every script
+#
+# $VNVRAM is the program, $TMP a directory of the test's own, removed at the end.
+set -u
+: "${srcdir:=$(dirname "${BASH_SOURCE[0]}")/..}"
+: "${VNVRAM:=$(cd "$srcdir" && pwd)/vnvram}"
+export LC_ALL=C
+
+TMP=$(mktemp -d "${TMPDIR:-/tmp}/vnvram-test.XXXXXX") || exit 99
+chmod 755 "$TMP"
+OUT=$TMP/.out
+ERR=$TMP/.err
+tests_run=0
+mounts=()
+
+cleanup() {
+    local dir
+    for dir in "${mounts[@]}"; do
+        umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null
+    done
+    rm -rf --one-file-system "$TMP"
+}
+trap cleanup EXIT
+trap 'exit 99' INT TERM HUP
+
+pass() {
+    tests_run=$((tests_run + 1))
+    echo "ok $tests_run - $1"
+}
+
+fail() {
+    tests_run=$((tests_run + 1))
+    echo "not ok $tests_run - $1"
+    [ $# -lt 2 ] || printf '%s\n' "$2" | sed 's/^/# /'
+}
+
+check() {
+    local name=$1
+    shift
+    if "$@" >"$OUT" 2>"$ERR"; then
+        pass "$name"
+    else
+        fail "$name" "exit $? of: $*
+$(head -c 4000 "$OUT" "$ERR")"
+    fi
+}
+
+check_exit() {
+    local want=$1 name=$2 got
+    shift 2
+    "$@" >"$OUT" 2>"$ERR"
+    got=$?
+    if [ "$got" -eq "$want" ]; then
+        pass "$name"
+    else
+        fail "$name" "exit $got, not $want, of: $*
+$(head -c 4000 "$OUT" "$ERR")"
+    fi
+}
+
+is() {
+    if [ "$2" = "$3" ]; then
+        pass "$1"
+    else
+        fail "$1" "got    $2
+wanted $3"
+    fi
+}
+
+matches() {
+    if grep -qE -- "$3" "$2"; then
+        pass "$1"
+    else
+        fail "$1" "no line matches $3 in
+$(head -c 4000 "$2")"
+    fi
+}
+
+skip_all() {
+    echo "1..0 # SKIP $*"
+    exit 0
+}
+
+need() {
+    local command
+    for command; do
+        command -v "$command" >/dev/null || skip_all "$command is not there"
+    done
+}
+
+need_fuse() {
+    [ -c /dev/fuse ] && [ -w /dev/fuse ] || skip_all "/dev/fuse is not there"
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || skip_all "root is needed"
+}
+
+new_image() {
+    "$VNVRAM" format "${@:2}" "$1"
+}
+
+mounted() {
+    mkdir -p "$2" && "$VNVRAM" mount "${@:3}" "$1" "$2" || return
+    mounts+=("$2")
+}
+
+unmounted() {
+    "$VNVRAM" unmount "$1"
+}
+
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.02
+    done
+}
+
+hash() {
+    sha256sum <"$1" | cut -d' ' -f1
+}
+
+finish() {
+    echo "1..$tests_run"
+}
