@@ -13,7 +13,7 @@
 #define AUTO(fn) __attribute__((cleanup(fn)))
 #define AUTO_FREE AUTO(scope_free)
 #define AUTO_FD AUTO(scope_close)
-#define AUTO_UNLOCK AUTO(scope_unlock)
+#define AUTO_UNLOCK AUTO(scope_unlock) __attribute__((unused)) /* but for its end */
 
 #define steal(p)                                                                                   \
     ({                                                                                             \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Locks: only d->lock here; it is taken inside libfuse's request lock (by on_interrupt) and held around
- * cmddev_submit() and fuse_req_interrupted(), never around a reply, a notification or
+/* Locks: only d->lock here; it is taken inside libfuse's request lock (by on_interrupt) and held
+ * around cmddev_submit() and fuse_req_interrupted(), never around a reply, a notification or
  * fuse_req_interrupt_func(), which may call on_interrupt() at once. */
 #include "fs/devfile.h"
 #include "base/bytes.h"
@@ -242,7 +242,8 @@ unclaim(struct devfile *d, uint64_t id)
 void
 devfile_open(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi)
 {
-    /* A stream has no file position, for which a write would queue, unkillable, behind a waiting read. */
+    /* A stream has no file position, for which a write would queue, unkillable, behind a waiting
+     * read. */
     struct fuse_open_out out = {.open_flags = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM};
     uint64_t id;
     int r = claim(d, fi, &id);
@@ -281,8 +282,8 @@ devfile_read(struct devfile *d, fuse_req_t req, size_t size, const struct fuse_f
     answer_send(&a);
 }
 
-/* A command must say its own length: a short write (RLIMIT_FSIZE, a full pipe) must not become a wrong
- * command. */
+/* A command must say its own length: a short write (RLIMIT_FSIZE, a full pipe) must not become a
+ * wrong command. */
 static int
 check_command(const uint8_t *cmd, size_t len)
 {

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* devfile.h - a command device (cmddev.h) as a file that behaves like the kernel's /dev/tpm0.
  *
- * One write is one whole command, and reads give its response, in as many pieces as the reader likes.
- * A read waits for the outstanding command, under O_NONBLOCK too (programs poll first, and take EAGAIN
- * for fatal); with none outstanding and nothing left to read it returns 0.  A write while a command is
- * outstanding, or before any byte of its response was read, says EBUSY; a write after a partly read
- * response drops the rest.
+ * One write is one whole command, and reads give its response, in as many pieces as the reader
+ * likes. A read waits for the outstanding command, under O_NONBLOCK too (programs poll first, and
+ * take EAGAIN for fatal); with none outstanding and nothing left to read it returns 0.  A write
+ * while a command is outstanding, or before any byte of its response was read, says EBUSY; a write
+ * after a partly read response drops the rest.
  *
- * One client at a time: while somebody has it open for writing, every other open says EBUSY.  Who opens
- * it only for reading (cat, tar, a backup) never becomes the client and reads nothing.  When a client goes
- * with its command outstanding, the command is cancelled and its response dropped; the next client
- * can open and write at once, and its command waits for that.
+ * One client at a time: while somebody has it open for writing, every other open says EBUSY.  Who
+ * opens it only for reading (cat, tar, a backup) never becomes the client and reads nothing.  When
+ * a client goes with its command outstanding, the command is cancelled and its response dropped;
+ * the next client can open and write at once, and its command waits for that.
  *
- * Each function replies to @req exactly once, now or later (read only), and waits for nothing.  Offsets
- * do not matter, so there is no parameter for them.  What is not here is for the caller (ops.c): a regular
- * file of size 0; setattr of its size, O_TRUNC, flush and fsync do nothing and succeed; no mmap. */
+ * Each function replies to @req exactly once, now or later (read only), and waits for nothing.
+ * Offsets do not matter, so there is no parameter for them.  What is not here is for the caller
+ * (ops.c): a regular file of size 0; setattr of its size, O_TRUNC, flush and fsync do nothing and
+ * succeed; no mmap. */
 #ifndef VNVRAM_FS_DEVFILE_H
 #define VNVRAM_FS_DEVFILE_H
 
@@ -36,8 +37,8 @@ void devfile_poll(struct devfile *d, fuse_req_t req, const struct fuse_file_info
                   struct fuse_pollhandle *ph);
 void devfile_release(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi);
 
-/* The session is over but its struct fuse_session is still there: answers a waiting read with ENODEV.
- * A command that is still outstanding keeps what it needs until its completion has run. */
+/* The session is over but its struct fuse_session is still there: answers a waiting read with
+ * ENODEV. A command that is still outstanding keeps what it needs until its completion has run. */
 void devfile_free(struct devfile *d);
 
 #endif
