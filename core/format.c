@@ -788,17 +788,19 @@ int
 bank_decode(struct bank_header *h, const uint8_t *buf, uint64_t padded)
 {
     int r = check_frame(buf, BANK_HEADER + padded, bank_magic);
+    uint64_t length;
 
     if (r < 0)
         return r;
-    if (bank_padded(load_le64(buf + BANK_LENGTH)) != padded || load_le64(buf + BANK_GENERATION) == 0 ||
-        load_le64(buf + BANK_RESERVED) != 0 ||
+    length = load_le64(buf + BANK_LENGTH);
+    if (length == 0 || length > padded || padded - length >= BLOCK_SIZE ||
+        load_le64(buf + BANK_GENERATION) == 0 || load_le64(buf + BANK_RESERVED) != 0 ||
         !bytes_are_zero(buf + BANK_RESERVED2, BANK_TAG - BANK_RESERVED2) ||
         !bytes_are_zero(buf + BANK_END, BANK_HEADER - BANK_END))
         return -EUCLEAN;
     *h = (struct bank_header){
         .generation = load_le64(buf + BANK_GENERATION),
-        .length = load_le64(buf + BANK_LENGTH),
+        .length = length,
         .slot = load_le32(buf + BANK_SLOT),
         .key_epoch = load_le32(buf + BANK_KEY_EPOCH),
         .bank = buf[BANK_BANK],
