@@ -22,7 +22,7 @@ struct fs_options {
     mode_t umask;
     struct cmddev *tpm; /* NULL: no tpm0 */
     /* Writes the members of .vnvram/status that the file system cannot know (pid, tpm_pid, image, tpm...)
-     * as JSON members after its own; called from FUSE threads.  NULL: none. */
+     * after its own, each with a comma in front as json.h does it; called from FUSE threads.  NULL: none. */
     void (*status)(void *arg, FILE *out);
     void *status_arg;
 };
