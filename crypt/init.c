@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "base/report.h"
 #include "crypt/keys.h"
+#include "crypt/secret.h"
 #include <errno.h>
 #include <gcrypt.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-
-/* Enough for every key, and for a cipher and a hash handle of each of some thirty threads. */
-enum { SECURE_POOL = 256 * 1024 };
 
 #define GCRYPT_NEEDED "1.10.0"
 
@@ -24,10 +22,7 @@ crypt_init(void)
     if (!gcry_check_version(GCRYPT_NEEDED))
         return report(-EPROTONOSUPPORT, "libgcrypt %s is too old, %s is needed",
                       gcry_check_version(NULL), GCRYPT_NEEDED);
-    /* Whether the pool could be locked is asked when a secret is about to go there (secret_new()):
-     * a low limit is no reason not to read an unsealed image. */
-    gcry_control(GCRYCTL_DISABLE_SECMEM_WARN);
-    gcry_control(GCRYCTL_INIT_SECMEM, SECURE_POOL, 0);
+    secret_pool_init();
     gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
     if (gcry_md_test_algo(GCRY_MD_CRC32) || gcry_md_test_algo(GCRY_MD_SHA256) ||
         gcry_mac_test_algo(GCRY_MAC_HMAC_SHA256) || gcry_cipher_test_algo(GCRY_CIPHER_AES256))

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "crypt/aes.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <gcrypt.h>
+
+static void
+cipher_closep(gcry_cipher_hd_t *h)
+{
+    gcry_cipher_close(*h);
+}
+
+static int
+open_aes(gcry_cipher_hd_t *h, int mode, const uint8_t *key, size_t key_len)
+{
+    int algo = key_len == 16   ? GCRY_CIPHER_AES128
+               : key_len == 24 ? GCRY_CIPHER_AES192
+                               : GCRY_CIPHER_AES256;
+
+    if (!aes_key_size_ok(key_len))
+        return -EINVAL;
+    if (gcry_cipher_open(h, algo, mode, GCRY_CIPHER_SECURE) || gcry_cipher_setkey(*h, key, key_len))
+        return -ENOMEM;
+    return 0;
+}
+
+int
+aes_cbc_encrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
+                size_t len)
+{
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = open_aes(&h, GCRY_CIPHER_MODE_CBC, key, key_len);
+
+    if (r < 0)
+        return r;
+    return gcry_cipher_setiv(h, iv, AES_BLOCK) || gcry_cipher_encrypt(h, buf, len, NULL, 0) ? -EIO
+                                                                                            : 0;
+}
+
+int
+aes_cbc_decrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
+                size_t len)
+{
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = open_aes(&h, GCRY_CIPHER_MODE_CBC, key, key_len);
+
+    if (r < 0)
+        return r;
+    return gcry_cipher_setiv(h, iv, AES_BLOCK) || gcry_cipher_decrypt(h, buf, len, NULL, 0) ? -EIO
+                                                                                            : 0;
+}
+
+int
+aes_wrap(const uint8_t *kek, size_t kek_len, const uint8_t *plain, size_t len, uint8_t *out)
+{
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = open_aes(&h, GCRY_CIPHER_MODE_AESWRAP, kek, kek_len);
+
+    if (r < 0)
+        return r;
+    return gcry_cipher_encrypt(h, out, len + WRAP_EXTRA, plain, len) ? -EIO : 0;
+}
+
+int
+aes_unwrap(const uint8_t *kek, size_t kek_len, const uint8_t *wrapped, size_t len, uint8_t *out)
+{
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = open_aes(&h, GCRY_CIPHER_MODE_AESWRAP, kek, kek_len);
+
+    if (r < 0)
+        return r;
+    return gcry_cipher_decrypt(h, out, len - WRAP_EXTRA, wrapped, len) ? -EKEYREJECTED : 0;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "crypt/secret.h"
+#include "base/report.h"
+#include <errno.h>
+#include <gcrypt.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Enough for all keys, and for a cipher and a hash handle of each of some thirty threads. */
+enum { POOL_SIZE = 256 * 1024 };
+
+/* Where libgcrypt's one pool lies: set once, then constant. */
+static void *pool;
+
+void
+secret_pool_init(void)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    void *first;
+
+    gcry_control(GCRYCTL_DISABLE_SECMEM_WARN); /* secret_new() says it better */
+    gcry_control(GCRYCTL_INIT_SECMEM, POOL_SIZE, 0);
+    /* The library does not tell where its pool is; the first allocation lies at its start. */
+    first = gcry_malloc_secure(1);
+    if (first) {
+        pool = (void *)((uintptr_t)first & ~(page - 1));
+        madvise(pool, POOL_SIZE, MADV_DONTDUMP);
+    }
+    gcry_free(first);
+}
+
+static int
+pool_lock(void)
+{
+    if (pool && mlock(pool, POOL_SIZE) == 0)
+        return 0;
+    return report(
+        -EPERM,
+        "cannot lock %d KiB of memory for keys, which must not reach swap: raise the limit "
+        "(ulimit -l, or LimitMEMLOCK= of the unit) or run with CAP_IPC_LOCK",
+        POOL_SIZE / 1024);
+}
+
+int
+secret_new(struct secret **out, size_t len)
+{
+    struct secret *s;
+    int r = pool_lock();
+
+    if (r < 0)
+        return r;
+    s = gcry_calloc_secure(1, sizeof *s + len);
+    if (!s)
+        return report(-ENOMEM, "no secure memory is left for keys");
+    s->len = len;
+    *out = s;
+    return 0;
+}
+
+int
+secret_copy(struct secret **out, const void *bytes, size_t len)
+{
+    int r = secret_new(out, len);
+
+    if (r == 0 && len > 0)
+        memcpy((*out)->bytes, bytes, len);
+    return r;
+}
+
+int
+secret_random(struct secret **out, size_t len)
+{
+    int r = secret_new(out, len);
+
+    if (r == 0)
+        gcry_randomize((*out)->bytes, len, GCRY_VERY_STRONG_RANDOM);
+    return r;
+}
+
+bool
+secret_equal(const struct secret *a, const struct secret *b)
+{
+    uint8_t differ = 0;
+
+    if (a->len != b->len)
+        return false;
+    for (size_t i = 0; i < a->len; i++)
+        differ |= a->bytes[i] ^ b->bytes[i];
+    return differ == 0;
+}
+
+void
+secret_free(struct secret *s)
+{
+    if (!s)
+        return;
+    explicit_bzero(s->bytes, s->len);
+    gcry_free(s);
+}
+
+void
+secret_freep(struct secret **s)
+{
+    secret_free(*s);
+}
