@@ -38,8 +38,7 @@ file_of(struct dev *d)
     return (struct file_dev *)d;
 }
 
-/* ---- transfers ---------------------------------------------------------------------------------
- */
+/* ---- transfers ------------------------------------------------------------------------------ */
 
 /* Drops clean cached pages; dirty ones are written first, and then they are clean. */
 static int
@@ -166,8 +165,7 @@ static const struct dev_ops file_ops = {
     .close = file_close,
 };
 
-/* ---- the lock ----------------------------------------------------------------------------------
- */
+/* ---- the lock ------------------------------------------------------------------------------- */
 
 static int64_t
 now_ms(void)
@@ -276,8 +274,7 @@ lock_backing(struct file_dev *f, struct stat st, int64_t deadline)
     return 0;
 }
 
-/* ---- opening -----------------------------------------------------------------------------------
- */
+/* ---- opening -------------------------------------------------------------------------------- */
 
 static int
 check_type(const char *path, const struct stat *st)

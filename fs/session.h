@@ -4,28 +4,40 @@
 #define VNVRAM_FS_SESSION_H
 
 #include "fs/fs.h"
+#include "fs/unmounter.h"
 
 struct session;
 
 struct session_options {
-    const char *mountpoint; /* absolute, real path */
-    const char *source;     /* what findmnt shows: the image's path */
+    const char *mountpoint;      /* absolute, real path */
+    const char *source;          /* what findmnt shows: the image's path */
+    struct unmounter *unmounter; /* for @mountpoint; stays the caller's, outlives the session */
     bool read_only, allow_other, debug;
-    const char *extra;      /* further options for the kernel, e.g. "nosuid,nodev,context=..." or NULL */
-    unsigned threads;       /* most worker threads, 0 for the default */
+    const char *extra;           /* further options for the kernel, e.g. "nosuid,nodev,context=..." or NULL */
+    unsigned threads;            /* worker threads, 0 for the default */
 };
 
-/* Mounts.  A dead FUSE mount of ours (ENOTCONN) on the mount point is detached first, and only then.
- * -EBUSY when something lives there. */
+/* Mounts.  A dead mount of vnvram's (ENOTCONN) on the mount point is detached first, and only then.
+ * -EBUSY when a living one is there. */
 int session_new(struct session **out, struct fs *fs, const struct session_options *opt);
-/* Starts the worker threads; returns when the mount answers (FUSE_INIT done). */
+/* Starts the worker threads; returns when the mount answers (FUSE_INIT done).  The threads block all
+ * signals but the one that session_abort() uses. */
 int session_start(struct session *se);
 dev_t session_dev(const struct session *se); /* st_dev of the mounted root */
-/* Becomes readable (poll POLLIN) when the session has ended (DESTROY or abort). */
+/* Becomes readable (poll POLLIN) when the session has ended (unmounted, or aborted). */
 int session_end_fd(const struct session *se);
+/* Whether it ended because nothing used the mount any more: all that clients sent has been served. */
+bool session_ended_orderly(const struct session *se);
 /* Detaches the mount from the host as `umount -l` would, without waiting and without the FUSE descriptor
  * being closed; the session ends when the last reference goes. */
 int session_detach(struct session *se);
-void session_free(struct session *se); /* joins the threads, closes the FUSE descriptor */
+/* Ends the session though clients still use it: requests in progress are finished, no more are read, and
+ * the kernel answers the clients with ENOTCONN once session_free() has closed the FUSE descriptor. */
+void session_abort(struct session *se);
+/* Detaches a mount that is still there, aborts what then still runs, and joins the threads: when it
+ * returns, nobody but the caller works on the fs.  Requests that wait for a reply may still get one. */
+void session_stop(struct session *se);
+void session_free(struct session *se); /* stops it, closes the FUSE descriptor; NULL is fine */
+void session_freep(struct session **se);
 
 #endif

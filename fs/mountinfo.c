@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "fs/mountinfo.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+
+static void
+scope_fclose(FILE **f)
+{
+    if (*f)
+        fclose(*f);
+}
+
+bool
+mount_entry_is_ours(const struct mount_entry *m)
+{
+    return strcmp(m->type, "fuse.vnvram") == 0;
+}
+
+void
+mount_entry_fini(struct mount_entry *m)
+{
+    free(m->dir);
+    free(m->type);
+    free(m->source);
+    *m = (struct mount_entry){0};
+}
+
+/* Undoes the \ooo that the kernel writes for space, tab, newline and backslash; in place. */
+static char *
+unescape(char *s)
+{
+    char *to = s;
+
+    for (const char *from = s; *from;) {
+        unsigned c;
+
+        if (from[0] == '\\' && sscanf(from + 1, "%3o", &c) == 1 &&
+            strspn(from + 1, "01234567") >= 3) {
+            *to++ = (char)c;
+            from += 4;
+        } else {
+            *to++ = *from++;
+        }
+    }
+    *to = '\0';
+    return s;
+}
+
+/* ID PARENT MAJ:MIN ROOT DIR OPTIONS [TAG...] - TYPE SOURCE SUPEROPTIONS.  @m points into @line. */
+static bool
+parse_line(char *line, struct mount_entry *m)
+{
+    char *rest = strstr(line, " - "), *save = NULL, *field[5];
+    unsigned maj, min;
+
+    if (!rest)
+        return false;
+    *rest = '\0';
+    rest += 3;
+    for (int i = 0; i < 5; i++) {
+        field[i] = strtok_r(i ? NULL : line, " ", &save);
+        if (!field[i])
+            return false;
+    }
+    if (sscanf(field[2], "%u:%u", &maj, &min) != 2)
+        return false;
+    m->dev = makedev(maj, min);
+    m->dir = unescape(field[4]);
+    m->type = strsep(&rest, " ");
+    m->source = rest ? strsep(&rest, " ") : NULL;
+    if (!m->source)
+        return false;
+    unescape(m->source);
+    return true;
+}
+
+int
+mountinfo_each(mountinfo_fn *fn, void *arg)
+{
+    AUTO(scope_fclose) FILE *in = fopen("/proc/self/mountinfo", "re");
+    AUTO_FREE char *line = NULL;
+    size_t size = 0;
+
+    if (!in)
+        return -errno;
+    while (getline(&line, &size, in) >= 0) {
+        struct mount_entry m;
+        int r = parse_line(line, &m) ? fn(arg, &m) : 0;
+
+        if (r != 0)
+            return r;
+    }
+    return ferror(in) ? -EIO : 0;
+}
+
+static int
+copy_entry(struct mount_entry *to, const struct mount_entry *from)
+{
+    struct mount_entry m = {
+        .dir = strdup(from->dir),
+        .type = strdup(from->type),
+        .source = strdup(from->source),
+        .dev = from->dev,
+    };
+
+    if (!m.dir || !m.type || !m.source) {
+        mount_entry_fini(&m);
+        return -ENOMEM;
+    }
+    mount_entry_fini(to);
+    *to = m;
+    return 0;
+}
+
+struct search {
+    const char *dir;
+    struct mount_entry found;
+};
+
+static int
+keep_last(void *arg, const struct mount_entry *m)
+{
+    struct search *s = arg;
+
+    return strcmp(m->dir, s->dir) == 0 ? copy_entry(&s->found, m) : 0;
+}
+
+int
+mountinfo_find(struct mount_entry *m, const char *dir)
+{
+    struct search s = {.dir = dir};
+    int r = mountinfo_each(keep_last, &s);
+
+    if (r == 0 && !s.found.dir)
+        r = -ENOENT;
+    if (r < 0) {
+        mount_entry_fini(&s.found);
+        return r;
+    }
+    *m = s.found;
+    return 0;
+}
+
+bool
+mountinfo_is_dead(const char *dir)
+{
+    struct statvfs sv; /* unlike stat(), never answered from a cache */
+
+    return statvfs(dir, &sv) < 0 && errno == ENOTCONN;
+}
+
+char *
+mountinfo_realpath(const char *dir)
+{
+    char *real = realpath(dir, NULL), *out = NULL;
+    AUTO_FREE char *copy = NULL, *parent = NULL;
+    char *slash;
+
+    if (real || errno != ENOTCONN)
+        return real;
+    copy = strdup(dir);
+    if (!copy)
+        return NULL;
+    for (slash = copy + strlen(copy); slash > copy + 1 && slash[-1] == '/';)
+        *--slash = '\0';
+    slash = strrchr(copy, '/');
+    if (slash)
+        *slash = '\0';
+    parent = realpath(!slash ? "." : slash == copy ? "/" : copy, NULL);
+    if (parent &&
+        asprintf(&out, "%s/%s", strcmp(parent, "/") ? parent : "", slash ? slash + 1 : copy) < 0)
+        out = NULL;
+    return out;
+}
