@@ -50,8 +50,6 @@ run(const struct command *c, bool helper, int argc, char **argv)
 
     snprintf(usage, sizeof usage, "Usage: %s%s [OPTIONS] %s\n%s.\n", helper ? "" : "vnvram ",
              c->name, c->synopsis, c->summary);
-    if (crypt_init() < 0) /* before a key is read; has reported */
-        return EXIT_FAILED;
     r = options_parse(&o, c->where, usage, argc, argv);
     if (r != 0)
         return r == OPTIONS_ANSWERED ? EXIT_DONE : finding_exit_code(r);
@@ -108,7 +106,8 @@ main(int argc, char **argv)
     const struct command *helper;
     int code;
 
-    options_hide_keys(argc, argv);
+    if (crypt_init() < 0 || keys_hide_argv(argc, argv) < 0) /* have reported */
+        return EXIT_FAILED;
     helper = find(helpers, slash ? slash + 1 : self);
     if (helper) {
         report_set_prefix(helper->name);

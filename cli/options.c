@@ -4,7 +4,6 @@
 #include "base/scope.h"
 #include <errno.h>
 #include <fnmatch.h>
-#include <gcrypt.h>
 #include <getopt.h>
 #include <grp.h>
 #include <inttypes.h>
@@ -12,14 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/mman.h>
 
 enum {
     FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_SNAPSHOT | FOR_GROW |
                 FOR_EXPORT | FOR_IMPORT,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE,
     FOR_ALL = 0xffff,
-    MAX_KEY_TEXT = 4096,
 };
 
 struct option_row;
@@ -287,78 +284,11 @@ set_profile(struct options *o, const struct option_row *row, const char *name, c
 /* ---- keys --------------------------------------------------------------------------------------
  */
 
-/* What options_hide_keys() took out of argv, until set_key() moves it into secure memory. */
-static struct {
-    char text[MAX_KEY_TEXT];
-    size_t len;
-    bool too_long;
-} hidden;
-
+/* The words of a key, for that of the image (the row's field is .key) or a new one. */
 static int
-set_key(struct options *o, const struct option_row *row, const char *name, const char *value)
+set_key_word(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
-    (void)row, (void)value;
-    if (o->key.text)
-        return report(-EINVAL, "option %s: given twice", name);
-    if (hidden.too_long)
-        return report(-EINVAL, "option %s: longer than %d characters", name, MAX_KEY_TEXT - 1);
-    o->key.text = gcry_malloc_secure(hidden.len + 1);
-    if (!o->key.text)
-        return report(-ENOMEM, "option %s: no secure memory left", name);
-    memcpy(o->key.text, hidden.text, hidden.len + 1);
-    explicit_bzero(hidden.text, sizeof hidden.text);
-    o->key.given = true;
-    return 0;
-}
-
-static int
-set_key_file(struct options *o, const struct option_row *row, const char *name, const char *value)
-{
-    (void)row;
-    if (*value == '\0')
-        return bad_value(name, value, "a path");
-    free(o->key.file);
-    o->key.file = strdup(value);
-    o->key.given = true;
-    return o->key.file ? 0 : -ENOMEM;
-}
-
-static int
-set_key_fd(struct options *o, const struct option_row *row, const char *name, const char *value)
-{
-    unsigned long n;
-
-    (void)row;
-    if (set_number(name, value, 10, INT32_MAX, &n) < 0)
-        return -EINVAL;
-    o->key.fd = (int)n;
-    o->key.given = true;
-    return 0;
-}
-
-static int
-set_key_format(struct options *o, const struct option_row *row, const char *name, const char *value)
-{
-    (void)row;
-    if (strcmp(value, "hex") == 0)
-        o->key.format = KEY_FORMAT_HEX;
-    else if (strcmp(value, "binary") == 0)
-        o->key.format = KEY_FORMAT_BINARY;
-    else if (strcmp(value, "passphrase") == 0)
-        o->key.format = KEY_FORMAT_PASSPHRASE;
-    else
-        return bad_value(name, value, "hex, binary or passphrase");
-    o->key.given = true;
-    return 0;
-}
-
-static int
-set_enc_mode(struct options *o, const struct option_row *row, const char *name, const char *value)
-{
-    (void)o, (void)row;
-    if (strcmp(value, "aes-cbc") != 0)
-        return report(-EINVAL, "option %s: \"%s\" is not supported, only aes-cbc is", name, value);
-    return 0;
+    return key_options_set((struct key_options *)((char *)o + row->field), name, value);
 }
 
 /* ---- the table ---------------------------------------------------------------------------------
@@ -424,14 +354,16 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(debug)},
 
     /* words behind -o: keys */
-    {"key_file", "PATH", "read the key from a file", FOR_KEYED, .word = true, .set = set_key_file},
-    {"key_fd", "FD", "read the key from a descriptor", FOR_KEYED, .word = true, .set = set_key_fd},
+    {"key_file", "PATH", "read the key from a file", FOR_KEYED, .word = true, .set = set_key_word,
+     .field = FIELD(key)},
+    {"key_fd", "FD", "read the key from a descriptor", FOR_KEYED, .word = true, .set = set_key_word,
+     .field = FIELD(key)},
     {"key", "TEXT", "the key itself; seen by whoever looks at the right moment", FOR_KEYED,
-     .word = true, .set = set_key},
+     .word = true, .set = set_key_word, .field = FIELD(key)},
     {"key_format", "hex|binary|passphrase", "what the key is", FOR_KEYED, .word = true,
-     .set = set_key_format},
+     .set = set_key_word, .field = FIELD(key)},
     {"enc_mode", "aes-cbc", "the cipher; there is one", FOR_KEYED, .word = true,
-     .set = set_enc_mode},
+     .set = set_key_word, .field = FIELD(key)},
 
     /* words behind -o: the kernel's, and those that only mount(8), systemd and others read */
     {"suid|nosuid|dev|nodev|exec|noexec|atime|noatime|sync|async|dirsync", NULL, "as in mount(8)",
@@ -543,16 +475,17 @@ parse_word(struct options *o, unsigned where, char *word)
     return report(-EINVAL, "unknown option -o %s; --help lists those that are there", word);
 }
 
-/* Splits at commas, but for those between double quotes (SELinux contexts). */
+/* Splits at commas, but for those between double quotes (SELinux contexts).  Words with a key lie
+ * in secure memory (keys_hide_argv()): those are split there, the others in a copy, for ps. */
 static int
-parse_words(struct options *o, unsigned where, const char *words)
+parse_words(struct options *o, unsigned where, char *words)
 {
-    AUTO_FREE char *copy = strdup(words);
-    char *start = copy;
-    bool quoted = false;
-    int r = copy ? 0 : -ENOMEM;
+    bool secret = strstr(words, "key=") != NULL, quoted = false;
+    AUTO_FREE char *copy = secret ? NULL : strdup(words);
+    char *start = secret ? words : copy;
+    int r = start ? 0 : -ENOMEM;
 
-    for (char *p = copy; r == 0; p++) {
+    for (char *p = start; r == 0; p++) {
         bool end = *p == '\0';
 
         if (*p == '"')
@@ -672,46 +605,5 @@ options_fini(struct options *o)
     free(o->reservations);
     free((char *)o->profile);
     free(o->kernel);
-    free(o->key.file);
-    gcry_free(o->key.text); /* secure memory wipes itself */
-}
-
-/* ---- -o key= ------------------------------------------------------------------------------------
- */
-
-static void
-hide_keys_in(char *words)
-{
-    for (char *w = words; w; w = strchr(w, ',')) {
-        size_t len;
-
-        w += *w == ',';
-        if (strncmp(w, "key=", 4) != 0)
-            continue;
-        w += 4;
-        len = strcspn(w, ",");
-        hidden.too_long = len >= sizeof hidden.text;
-        if (!hidden.too_long) {
-            memcpy(hidden.text, w, len);
-            hidden.text[len] = '\0';
-            hidden.len = len;
-        }
-        explicit_bzero(w, len);
-        memset(w, '-', len);
-    }
-}
-
-void
-options_hide_keys(int argc, char **argv)
-{
-    mlock(&hidden, sizeof hidden); /* short of the limit, it still lives for a moment only */
-    for (int i = 1; i < argc; i++) {
-        const char *a = argv[i];
-        char *o = a[0] == '-' && a[1] != '-' ? strchr(a, 'o') : NULL;
-
-        if (o && o[1] == '\0' && i + 1 < argc)
-            hide_keys_in(argv[++i]); /* "-o" "words" */
-        else if (o)
-            hide_keys_in(o + 1); /* "-owords" */
-    }
+    key_options_fini(&o->key);
 }

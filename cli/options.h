@@ -59,10 +59,6 @@ struct options {
     int n_args;
 };
 
-/* Before anything else in main(): moves the value of each "-o key=" out of argv, which ps shows,
- * and leaves dashes. */
-void options_hide_keys(int argc, char **argv);
-
 /* Fills *@o from argv for a command whose rows have one of the bits of @where.  argv[0] is skipped.
  * Returns 0, -EINVAL (reported), -ENOMEM, or OPTIONS_ANSWERED when --list-options or --help stood
  * there: the option list has been printed (for --help, after @usage). */

@@ -159,13 +159,11 @@ key_options_fini(struct key_options *opt)
     *opt = (struct key_options)KEY_OPTIONS_INIT;
 }
 
-/* The value after the next "key=" at the start of an option, from @p on; NULL when there is none.
- */
+/* The value after the next "key=" that starts an option, from the option at @p on; NULL when there
+ * is none. */
 static char *
-find_key_value(char *p, bool at_start)
+find_key_value(char *p)
 {
-    if (at_start && (strncmp(p, "-o", 2) == 0 || strncmp(p, "-n", 2) == 0))
-        p += 2;
     for (; p; p = strchr(p, ',')) {
         if (*p == ',')
             p++;
@@ -175,12 +173,21 @@ find_key_value(char *p, bool at_start)
     return NULL;
 }
 
+/* Where options begin in an argument: behind the letter in "-owords", else at its start. */
+static char *
+first_option(char *arg)
+{
+    char *letter = arg[0] == '-' && arg[1] != '-' ? strpbrk(arg, "on") : NULL;
+
+    return letter ? letter + 1 : arg;
+}
+
 int
 keys_hide_argv(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         AUTO(secret_freep) struct secret *copy = NULL;
-        char *value = find_key_value(argv[i], true), *next;
+        char *value = find_key_value(first_option(argv[i])), *next;
         int r;
 
         if (!value)
@@ -190,7 +197,7 @@ keys_hide_argv(int argc, char **argv)
         for (; value; value = next) {
             size_t n = strcspn(value, ",");
 
-            next = find_key_value(value + n, false);
+            next = find_key_value(value + n);
             memset(value, '-', n);
         }
         argv[i] = (char *)steal(&copy)->bytes; /* until exit: options point into it */
