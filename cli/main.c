@@ -8,6 +8,8 @@
 #include <string.h>
 
 static const struct command commands[] = {
+    {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmounts, and returns when the image is free",
+     cmd_unmount, NULL},
     {0},
 };
 

@@ -52,6 +52,9 @@ struct options {
     mode_t umask;
     char *kernel; /* for the kernel: "nosuid,noatime,context=...", or NULL */
 
+    /* unmount; .force too */
+    bool lazy;
+
     bool json, verbose;
 
     /* The rest: argv's own strings. */

@@ -30,6 +30,13 @@ secret_pool_init(void)
     gcry_free(first);
 }
 
+void
+secret_pool_wipe_in_children(void)
+{
+    if (pool)
+        madvise(pool, POOL_SIZE, MADV_WIPEONFORK);
+}
+
 static int
 pool_lock(void)
 {

@@ -17,6 +17,8 @@ struct secret {
 
 /* crypt_init() calls it once, before any other use of libgcrypt. */
 void secret_pool_init(void);
+/* From now on a forked child finds the pool zeroed, and must not use libgcrypt's secure memory. */
+void secret_pool_wipe_in_children(void);
 
 /* @len zero bytes.  -EPERM when the pool cannot be locked (reported, with the remedy) or -ENOMEM
  * when it is full (reported). */

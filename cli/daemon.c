@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/daemon.h"
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "config.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+/* ---- reports -----------------------------------------------------------------------------------
+ */
+
+/* systemd tells which stream is the journal's: DEVICE:INODE. */
+static bool
+stderr_is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    unsigned long long dev, ino;
+    struct stat st;
+
+    return stream && sscanf(stream, "%llu:%llu", &dev, &ino) == 2 &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+static void
+to_syslog(void *arg, enum report_level level, const char *line)
+{
+    (void)arg;
+    syslog((int)level, "%s", line); /* enum report_level counts as syslog does */
+}
+
+static void
+leave_stdio(void)
+{
+    bool journal = stderr_is_journal();
+    AUTO_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (!journal) {
+        openlog("vnvram", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+        report_set_sink(to_syslog, NULL);
+    }
+    for (int fd = 0; null >= 0 && fd <= (journal ? STDOUT_FILENO : STDERR_FILENO); fd++)
+        dup2(null, fd);
+}
+
+/* ---- the front ---------------------------------------------------------------------------------
+ */
+
+/* The pidfd is watched beside the pipe: its other end may live on for a moment in the daemon's
+ * children. */
+static int
+wait_for_daemon(pid_t pid, int ready_fd)
+{
+    AUTO_FD int pidfd = pidfd_open(pid, 0);
+    struct pollfd p[] = {
+        {.fd = ready_fd, .events = POLLIN},
+        {.fd = pidfd, .events = POLLIN},
+    };
+    int status;
+    char byte;
+
+    while (poll(p, 2, -1) < 0 && errno == EINTR)
+        ;
+    if ((p[0].revents & POLLIN) && read(ready_fd, &byte, 1) == 1)
+        return EXIT_DONE;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return report(EXIT_FAILED, "cannot wait for the daemon: %s", errno_text(-errno));
+    if (WIFSIGNALED(status))
+        return report(EXIT_FAILED, "the daemon was ended by signal %d (%s)", WTERMSIG(status),
+                      strsignal(WTERMSIG(status)));
+    return WEXITSTATUS(status);
+}
+
+int
+daemon_fork(struct daemon *d, bool foreground, int *code)
+{
+    int fds[2];
+    pid_t pid;
+
+    *d = (struct daemon){.foreground = foreground, .ready_fd = -1};
+    if (stderr_is_journal())
+        report_use_levels(true);
+    if (foreground)
+        return 0;
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return report(-errno, "cannot make a pipe: %s", errno_text(-errno));
+    pid = fork();
+    if (pid < 0) {
+        int r = -errno;
+
+        close(fds[0]);
+        close(fds[1]);
+        return report(r, "cannot fork: %s", errno_text(r));
+    }
+    if (pid == 0) {
+        close(fds[0]);
+        d->ready_fd = fds[1];
+        prctl(PR_SET_PDEATHSIG,
+              SIGTERM); /* a front that is killed takes the half-made mount along */
+        return 0;
+    }
+    close(fds[1]);
+    *code = wait_for_daemon(pid, fds[0]);
+    close(fds[0]);
+    return 1;
+}
+
+/* ---- the daemon --------------------------------------------------------------------------------
+ */
+
+void
+daemon_clean_up(int keep)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (keep > STDERR_FILENO) {
+        if (keep > STDERR_FILENO + 1)
+            close_range(STDERR_FILENO + 1, (unsigned)keep - 1, 0);
+        fcntl(keep, F_SETFD, FD_CLOEXEC);
+        close_range((unsigned)keep + 1, ~0U, 0);
+    } else {
+        close_range(STDERR_FILENO + 1, ~0U, 0);
+    }
+    umask(077);
+}
+
+int
+daemon_signals(void)
+{
+    sigset_t set;
+    int fd;
+
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd >= 0 ? fd : report(-errno, "cannot watch signals: %s", errno_text(-errno));
+}
+
+void
+daemon_ready(struct daemon *d)
+{
+    static const char byte = 1;
+
+    if (chdir("/") < 0)
+        report_at(REPORT_WARNING, 0, "cannot change to /: %s", errno_text(-errno));
+    if (!d->foreground) {
+        prctl(PR_SET_PDEATHSIG, 0);
+        setsid();
+        leave_stdio();
+    }
+#ifdef HAVE_SYSTEMD
+    sd_notifyf(0, "READY=1\nMAINPID=%ld", (long)getpid());
+#endif
+    if (d->ready_fd >= 0) {
+        if (write(d->ready_fd, &byte, 1) < 0)
+            report_at(REPORT_WARNING, 0, "the front process has gone: %s", errno_text(-errno));
+        close(d->ready_fd);
+        d->ready_fd = -1;
+    }
+}
+
+void
+daemon_stopping(void)
+{
+#ifdef HAVE_SYSTEMD
+    sd_notify(0, "STOPPING=1");
+#endif
+}

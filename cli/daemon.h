@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* daemon.h - a process that goes to the background once it works, and tells who started it.
+ *
+ * The front process waits until the daemon says that it is ready (daemon_ready()) or ends, whose exit code
+ * is then its own.  Until it is ready the daemon stays in the front's session, with its terminal for a
+ * passphrase and its stderr for reports. */
+#ifndef VNVRAM_CLI_DAEMON_H
+#define VNVRAM_CLI_DAEMON_H
+
+#include <stdbool.h>
+
+struct daemon {
+    bool foreground;
+    int ready_fd; /* -1 in the foreground */
+};
+
+/* Makes 0, 1 and 2 open and closes every other descriptor but @keep (-1: none), which is marked
+ * close-on-exec: what a parent left open must not be held for the life of a mount.  umask 077. */
+void daemon_clean_up(int keep);
+
+/* Forks, unless @foreground.  Returns 0 in the daemon; 1 in the front when all is over, with *@code the
+ * front's exit code; or a negative errno (reported). */
+int daemon_fork(struct daemon *d, bool foreground, int *code);
+
+/* Ignores SIGHUP and SIGPIPE, blocks SIGTERM and SIGINT and returns a signalfd for them, or a negative
+ * errno (reported). */
+int daemon_signals(void);
+
+/* Leaves the terminal and stderr (reports go to the journal where stderr is it, else to syslog), sends
+ * READY=1 to a service manager that asks for it, lets the front go. */
+void daemon_ready(struct daemon *d);
+void daemon_stopping(void); /* tells the service manager */
+
+#endif

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vnvram unmount: off the host's tree, and back only when the daemon has ended and the image is
+ * free. */
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/cli.h"
+#include "core/holder.h"
+#include "fs/mountinfo.h"
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+enum {
+    END_WAIT_MS = 60000,  /* a daemon that has much to write to a slow disk */
+    FORCE_WAIT_MS = 2000, /* between one sharper means and the next */
+    STATUS_MAX = 64 * 1024,
+};
+
+struct target {
+    struct mount_entry mount;
+    pid_t pid, tpm_pid; /* 0: not known */
+    int pidfd;          /* -1: the daemon is gone, or out of our reach */
+};
+
+static void
+target_fini(struct target *t)
+{
+    mount_entry_fini(&t->mount);
+    if (t->pidfd >= 0)
+        close(t->pidfd);
+}
+
+/* ---- which mount -------------------------------------------------------------------------------
+ */
+
+struct by_image {
+    struct stat st;
+    char *dir; /* the last one found */
+};
+
+static int
+look_for_image(void *arg, const struct mount_entry *m)
+{
+    struct by_image *b = arg;
+    struct stat st;
+
+    if (!mount_entry_is_ours(m) || stat(m->source, &st) < 0)
+        return 0;
+    if (S_ISBLK(st.st_mode) && S_ISBLK(b->st.st_mode)
+            ? st.st_rdev != b->st.st_rdev
+            : st.st_dev != b->st.st_dev || st.st_ino != b->st.st_ino)
+        return 0;
+    free(b->dir);
+    b->dir = strdup(m->dir);
+    return b->dir ? 0 : -ENOMEM;
+}
+
+/* @what is a mount point or an image that is mounted. */
+static int
+find_mount(struct mount_entry *m, const char *what)
+{
+    AUTO_FREE char *dir = mountinfo_realpath(what);
+    struct by_image b = {0};
+    int r = dir ? mountinfo_find(m, dir) : -errno;
+
+    if (r == 0 && mount_entry_is_ours(m))
+        return 0;
+    if (r == 0)
+        mount_entry_fini(m);
+    if (!dir)
+        return report(r, "%s: %s", what, errno_text(r));
+    if (stat(dir, &b.st) == 0 && !S_ISDIR(b.st.st_mode)) {
+        r = mountinfo_each(look_for_image, &b);
+        if (r == 0 && b.dir)
+            r = mountinfo_find(m, b.dir);
+        else if (r == 0)
+            r = -ENOENT;
+        free(b.dir);
+        if (r == 0)
+            return 0;
+    }
+    return report(-ENOTCONN, "%s: not mounted by vnvram", what);
+}
+
+/* ---- whose mount -------------------------------------------------------------------------------
+ */
+
+static void
+read_status(struct target *t)
+{
+    AUTO_FREE char *path = NULL, *text = calloc(1, STATUS_MAX);
+    AUTO_FD int fd = -1;
+    struct json_object *status, *v;
+
+    if (!text || asprintf(&path, "%s/.vnvram/status", t->mount.dir) < 0)
+        return;
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, STATUS_MAX - 1) <= 0)
+        return;
+    status = json_tokener_parse(text);
+    if (json_object_object_get_ex(status, "pid", &v))
+        t->pid = json_object_get_int(v);
+    if (json_object_object_get_ex(status, "tpm_pid", &v))
+        t->tpm_pid = json_object_get_int(v);
+    json_object_put(status);
+}
+
+/* The daemon is who holds the image's lock.  Only where that cannot be seen is the mount asked
+ * itself: it may be the one that hangs. */
+static void
+find_daemon(struct target *t)
+{
+    struct holder h;
+    struct stat st;
+
+    if (stat(t->mount.source, &st) == 0 && holder_find(&h, &st) && strcmp(h.comm, "vnvram") == 0)
+        t->pid = h.pid;
+    if (t->pid == 0)
+        read_status(t);
+    if (t->pid > 0)
+        t->pidfd = pidfd_open(t->pid, 0);
+}
+
+/* ---- who is in the way -------------------------------------------------------------------------
+ */
+
+static bool
+link_is_below(int dir, const char *name, const char *mountpoint)
+{
+    size_t len = strlen(mountpoint);
+    char path[4096];
+    ssize_t n = readlinkat(dir, name, path, sizeof path);
+
+    return n >= (ssize_t)len && memcmp(path, mountpoint, len) == 0 &&
+           (n == (ssize_t)len || path[len] == '/');
+}
+
+static bool
+process_is_below(const char *pid, const char *mountpoint)
+{
+    AUTO_FREE char *path = NULL;
+    const struct dirent *e;
+    bool found;
+    DIR *d;
+
+    if (asprintf(&path, "/proc/%s/fd", pid) < 0)
+        return false;
+    d = opendir(path);
+    if (!d)
+        return false;
+    found = link_is_below(dirfd(d), "../cwd", mountpoint) ||
+            link_is_below(dirfd(d), "../root", mountpoint);
+    while (!found && (e = readdir(d)))
+        found = link_is_below(dirfd(d), e->d_name, mountpoint);
+    closedir(d);
+    return found;
+}
+
+/* Reports the first few processes that use the mount; true when there was one. */
+static bool
+report_users(const struct target *t)
+{
+    DIR *proc = opendir("/proc");
+    const struct dirent *e;
+    unsigned n = 0;
+
+    while (proc && n < 3 && (e = readdir(proc))) {
+        pid_t pid = isdigit((unsigned char)e->d_name[0]) ? atoi(e->d_name) : 0;
+
+        if (pid == 0 || pid == t->tpm_pid || pid == getpid() ||
+            !process_is_below(e->d_name, t->mount.dir))
+            continue;
+        report(0, "%s: in use by process %d", t->mount.dir, (int)pid);
+        n++;
+    }
+    if (proc)
+        closedir(proc);
+    return n > 0;
+}
+
+/* ---- the ways ----------------------------------------------------------------------------------
+ */
+
+static bool
+has_ended(const struct target *t, int timeout_ms)
+{
+    struct pollfd p = {.fd = t->pidfd, .events = POLLIN};
+    int r;
+
+    if (t->pidfd < 0)
+        return true;
+    do
+        r = poll(&p, 1, timeout_ms);
+    while (r < 0 && errno == EINTR);
+    return r > 0;
+}
+
+static int
+wait_for_end(const struct target *t)
+{
+    if (has_ended(t, END_WAIT_MS))
+        return 0;
+    return report(-EBUSY, "%s: unmounted, but process %d still works on %s", t->mount.dir,
+                  (int)t->pid, t->mount.source);
+}
+
+static int
+run_fusermount(const char *dir)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        execlp("fusermount3", "fusermount3", "-u", "-z", "--", dir, (char *)NULL);
+        _exit(127);
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+}
+
+static int
+detach(const struct target *t)
+{
+    int r = umount2(t->mount.dir, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+
+    if (r == -EPERM)
+        r = run_fusermount(t->mount.dir);
+    return r < 0 ? report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r)) : 0;
+}
+
+static int
+ask_daemon(const struct target *t)
+{
+    if (t->pidfd < 0)
+        return report(-ESRCH, "%s: cannot tell which process serves it", t->mount.dir);
+    if (pidfd_send_signal(t->pidfd, SIGTERM, NULL, 0) < 0 && errno != ESRCH)
+        return report(-errno, "%s: cannot ask process %d to end: %s", t->mount.dir, (int)t->pid,
+                      errno_text(-errno));
+    return 0;
+}
+
+static int
+unmount_orderly(const struct target *t)
+{
+    int r;
+
+    if (umount2(t->mount.dir, UMOUNT_NOFOLLOW) == 0)
+        return wait_for_end(t);
+    r = -errno;
+    if (r == -EPERM) { /* no privilege: the daemon does it, if nobody would lose a file */
+        if (report_users(t))
+            return -EBUSY;
+        r = ask_daemon(t);
+        return r < 0 ? r : wait_for_end(t);
+    }
+    if (r == -EBUSY && report_users(t))
+        return r;
+    return report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r));
+}
+
+/* Ends the daemon whoever uses the mount: what is committed stays, open files are lost to their
+ * owners. */
+static int
+unmount_by_force(const struct target *t)
+{
+    for (int i = 0; i < 2; i++) {
+        int r = ask_daemon(t);
+
+        if (r < 0 || has_ended(t, FORCE_WAIT_MS))
+            return r;
+    }
+    report_at(REPORT_WARNING, 0, "%s: process %d does not end: killed", t->mount.dir, (int)t->pid);
+    if (pidfd_send_signal(t->pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
+        return report(-errno, "%s: cannot kill process %d: %s", t->mount.dir, (int)t->pid,
+                      errno_text(-errno));
+    return wait_for_end(t);
+}
+
+/* A killed daemon's mount stays behind, visible.  Lazily here: nobody can use it any more. */
+static int
+clear_dead(const struct target *t)
+{
+    struct mount_entry m = {0};
+    bool there = mountinfo_find(&m, t->mount.dir) == 0 && m.dev == t->mount.dev;
+
+    mount_entry_fini(&m);
+    return there && mountinfo_is_dead(t->mount.dir) ? detach(t) : 0;
+}
+
+int
+cmd_unmount(struct options *o)
+{
+    AUTO(target_fini) struct target t = {.pidfd = -1};
+    int r = find_mount(&t.mount, o->args[0]);
+
+    if (r < 0)
+        return finding_exit_code(r);
+    if (mountinfo_is_dead(t.mount.dir))
+        return finding_exit_code(detach(&t));
+    if (o->lazy)
+        return finding_exit_code(detach(&t));
+    find_daemon(&t);
+    r = o->force ? unmount_by_force(&t) : unmount_orderly(&t);
+    if (r == 0 && o->force)
+        r = clear_dead(&t);
+    return finding_exit_code(r);
+}
