@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "core/dev.h"
+#include "base/bytes.h"
 #include "base/report.h"
 #include <assert.h>
 #include <errno.h>
@@ -91,6 +92,25 @@ void
 dev_closep(struct dev **d)
 {
     dev_close(*d);
+}
+
+bool
+dev_tail_is_data(struct dev *d)
+{
+    uint64_t tail = d->size % BLOCK_SIZE;
+    uint8_t *buf;
+    bool any;
+
+    if (tail == 0)
+        return false;
+    buf = dev_alloc(BLOCK_SIZE);
+    if (!buf)
+        return true; /* cannot tell: better taken for data than for blank */
+    /* -ERANGE: read as far as the device goes, which is what is wanted. */
+    any = d->ops->pread(d, buf, BLOCK_SIZE, d->size - tail) != -ERANGE ||
+          !bytes_are_zero(buf, tail);
+    free(buf);
+    return any;
 }
 
 void *

@@ -17,6 +17,7 @@ enum { BLOCK_SIZE = 4096 };
 struct dev;
 
 struct dev_ops {
+    /* -ERANGE past the end, with @buf filled as far as the device goes. */
     int (*pread)(struct dev *d, void *buf, size_t n, uint64_t off);
     int (*pwrite)(struct dev *d, const void *buf, size_t n, uint64_t off);
     int (*sync)(struct dev *d); /* returns 0 only when all earlier writes are on the medium */
@@ -40,6 +41,9 @@ int dev_sync(struct dev *d);
 int dev_medium(struct dev *d, bool on);
 void dev_close(struct dev *d); /* NULL is fine */
 void dev_closep(struct dev **d);
+
+/* Whether a tail shorter than a block (sizes need not be whole blocks) holds a byte that is not zero. */
+bool dev_tail_is_data(struct dev *d);
 
 /* @n bytes aligned to BLOCK_SIZE and zeroed; free() them.  NULL when memory is short. */
 void *dev_alloc(size_t n);

@@ -78,6 +78,8 @@ format_verify(struct sealer *s, enum seal_purpose purpose, const uint8_t *buf, s
 {
     struct iovec iov[TAG_PIECES];
 
+    if (!s)
+        return 0; /* no key: checksums only */
     tag_pieces(iov, purpose, buf, len);
     return sealer_verify(s, purpose, iov, TAG_PIECES, buf + tag_offset(purpose));
 }
@@ -358,9 +360,10 @@ enum {
     CONTENT_SIZE = 56,
     ENT_PREVIOUS = ENT_CURRENT + CONTENT_SIZE,
     ENT_RESERVED = ENT_PREVIOUS + CONTENT_SIZE,
+    ENT_RESERVE_SLOT = ENT_RESERVED + 4,
     ENT_NAME = 184,
 };
-static_assert(ENT_RESERVED + 8 == ENT_NAME, "entry layout drifted");
+static_assert(ENT_RESERVE_SLOT + 4 == ENT_NAME, "entry layout drifted");
 
 enum { MODE_BITS = 07777 };
 
@@ -454,7 +457,8 @@ encode_entry(const struct entry *e, uint8_t *p)
     store_le32(p + ENT_SLOT, e->slot);
     encode_content(&e->current, p + ENT_CURRENT);
     encode_content(&e->previous, p + ENT_PREVIOUS);
-    store_le64(p + ENT_RESERVED, e->reserved);
+    store_le32(p + ENT_RESERVED, e->reserved);
+    store_le32(p + ENT_RESERVE_SLOT, e->reserved ? e->reserve_slot : 0);
     memcpy(p + ENT_NAME, e->name, name_len);
 }
 
@@ -508,6 +512,15 @@ directory_peek(const uint8_t *block, uint32_t capacity, uint64_t *len, uint64_t 
     return *len <= capacity ? 0 : -EUCLEAN;
 }
 
+void
+directory_claim(const uint8_t *block, struct directory_claim *claim)
+{
+    *claim = (struct directory_claim){
+        .generation = load_le64(block + DIR_GENERATION),
+        .key_epoch = load_le32(block + DIR_KEY_EPOCH),
+    };
+}
+
 /* A place that exists in the geometry, with a generation that the directory may know. */
 static bool
 content_ok(const struct content *c, const struct superblock *sb, uint64_t generation)
@@ -526,11 +539,25 @@ name_ok(const char *name, size_t len)
            !(len == 1 && name[0] == '.') && !(len == 2 && name[0] == '.' && name[1] == '.');
 }
 
+/* A promise is kept by the file's own slot or by one of its own that is large enough. */
+static bool
+reservation_ok(const struct entry *e, const struct superblock *sb)
+{
+    uint32_t slot = e->reserve_slot == SLOT_NONE ? e->slot : e->reserve_slot;
+
+    if (e->reserved == 0)
+        return e->reserve_slot == SLOT_NONE;
+    return slot < superblock_slot_count(sb) && e->reserved <= superblock_slot_capacity(sb, slot);
+}
+
 /* What each kind of entry must and must not have. */
 static bool
 kind_ok(const struct entry *e, const struct superblock *sb)
 {
     bool holds_slot = e->slot < superblock_slot_count(sb);
+
+    if (!reservation_ok(e, sb))
+        return false;
 
     switch (e->kind) {
     case ENTRY_FILE:
@@ -540,8 +567,7 @@ kind_ok(const struct entry *e, const struct superblock *sb)
         return e->slot == SLOT_NONE && e->current.generation == 0 &&
                e->previous.generation != 0 && e->reserved == 0;
     case ENTRY_RESERVED:
-        return holds_slot && e->current.generation == 0 && e->reserved != 0 &&
-               e->reserved <= superblock_slot_capacity(sb, e->slot);
+        return e->slot == SLOT_NONE && e->current.generation == 0 && e->reserved != 0;
     }
     return false;
 }
@@ -556,11 +582,17 @@ decode_entry(struct entry *e, const uint8_t *p, const struct superblock *sb,
         .kind = p[ENT_KIND],
         .id = load_le64(p + ENT_ID),
         .slot = load_le32(p + ENT_SLOT),
-        .reserved = load_le64(p + ENT_RESERVED),
+        .reserved = load_le32(p + ENT_RESERVED),
+        .reserve_slot = load_le32(p + ENT_RESERVE_SLOT),
         .attr = {.mode = load_le32(p + ENT_MODE),
                  .uid = load_le32(p + ENT_UID),
                  .gid = load_le32(p + ENT_GID)},
     };
+    if (e->reserved == 0) {
+        if (e->reserve_slot != 0)
+            return -EUCLEAN;
+        e->reserve_slot = SLOT_NONE;
+    }
     memcpy(e->name, p + ENT_NAME, name_len);
     decode_content(&e->current, p + ENT_CURRENT);
     decode_content(&e->previous, p + ENT_PREVIOUS);
@@ -590,6 +622,8 @@ entries_agree(const struct directory *dir, const struct superblock *sb)
         const struct content *both[2] = {&e->current, &e->previous};
 
         if (e->slot != SLOT_NONE && held[e->slot]++)
+            return -EUCLEAN;
+        if (e->reserve_slot != SLOT_NONE && held[e->reserve_slot]++)
             return -EUCLEAN;
         for (int k = 0; k < 2; k++) {
             if (both[k]->generation != 0 && banks[both[k]->slot * 2 + both[k]->bank]++)

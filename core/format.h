@@ -86,15 +86,17 @@ struct file_attr {
 enum entry_kind {
     ENTRY_FILE = 1,
     ENTRY_TOMBSTONE = 2, /* a deleted file whose content is still whole in .previous */
-    ENTRY_RESERVED = 3,  /* no file, but a slot (and .reserved bytes) is kept for the name */
+    ENTRY_RESERVED = 3,  /* no file, but .reserve_slot is kept for the name */
 };
 
 struct entry {
     char name[NAME_MAX_LEN + 1];
     enum entry_kind kind;
     uint64_t id;       /* a file's identity, never used twice in an image */
-    uint32_t slot;     /* FILE: the slot it holds (its content, if any, lies there); RESERVED: the one kept */
-    uint64_t reserved; /* bytes promised to the name by --reserve, 0 for none */
+    uint32_t slot;     /* FILE: the slot it holds (its content, if any, lies there); else SLOT_NONE */
+    uint32_t reserved; /* bytes promised to the name (--reserve), 0 for none */
+    /* The slot kept for that promise; SLOT_NONE when the file's own slot is large enough. */
+    uint32_t reserve_slot;
     struct file_attr attr;
     struct content current;  /* FILE only */
     struct content previous; /* generation 0: none */
@@ -128,6 +130,12 @@ void directory_encode(const struct directory *dir, const uint8_t uuid[UUID_SIZE]
 /* Reads the length from a directory's first block: 0, or as decoders do.  *@len is a multiple of
  * BLOCK_SIZE and at most @capacity.  Nothing has been verified yet. */
 int directory_peek(const uint8_t *block, uint32_t capacity, uint64_t *len, uint64_t *generation);
+/* What a directory block with a right checksum claims, before its tag is verified. */
+struct directory_claim {
+    uint64_t generation;
+    uint32_t key_epoch;
+};
+void directory_claim(const uint8_t *block, struct directory_claim *claim);
 /* Also checks every entry against the geometry of @sb: slots and banks exist, lengths fit, no name and
  * no slot twice. */
 int directory_decode(struct directory *dir, const uint8_t *buf, uint64_t len, const struct superblock *sb);
@@ -158,6 +166,7 @@ void format_set_crc(uint8_t *buf, size_t len);
 bool format_crc_ok(const uint8_t *buf, size_t len);
 /* The structure's tag, computed with tag and CRC fields as zero. */
 int format_seal(struct sealer *s, enum seal_purpose purpose, uint8_t *buf, size_t len); /* tag, then CRC */
+/* With @s NULL (check without a key) everything counts as authentic. */
 int format_verify(struct sealer *s, enum seal_purpose purpose, const uint8_t *buf, size_t len);
 
 #endif
