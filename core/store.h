@@ -126,7 +126,7 @@ uint64_t store_new_id(struct store *s); /* for a new file; persistent with the n
 enum change_op {
     CHANGE_FILE,     /* id: create (name, slot, attr) or change; attr always taken; content if .has_content */
     CHANGE_RENAME,   /* id takes name; whoever has it is displaced: its content becomes name's previous */
-    CHANGE_EXCHANGE, /* id and other swap names (each name's previous: what it named before) */
+    CHANGE_EXCHANGE, /* id and other swap names; previous contents go with their files */
     CHANGE_UNLINK,   /* id goes; a tombstone stays while its content is whole */
     CHANGE_ROOT,     /* attr of the root */
     CHANGE_RESERVE,  /* name, len: promise a slot of len bytes to name (a slot is taken; ENOSPC) */

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* check.c - every structure in turn, each finding said once, nothing written. */
+#include "core/check.h"
+#include "base/bytes.h"
+#include "base/scope.h"
+#include "core/store_impl.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct check {
+    struct dev *d;
+    struct superblock sb;
+    struct sealer *sealer; /* NULL: no key, checksums only */
+    check_sink *sink;
+    void *sink_arg;
+    struct check_result *res;
+};
+
+static int
+rank(int r)
+{
+    return r == 0 ? 0 : r == -EBADMSG ? 3 : r == -EUCLEAN ? 1 : 2;
+}
+
+static void say(struct check *c, int r, const char *where, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void
+say(struct check *c, int r, const char *where, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (r < 0)
+        c->res->problems++;
+    if (rank(r) > rank(c->res->worst))
+        c->res->worst = r;
+    c->sink(c->sink_arg, r, where, text);
+}
+
+static const char *
+words(int r)
+{
+    switch (r) {
+    case -ENODATA:
+        return "missing: nothing of ours is there";
+    case -EUCLEAN:
+        return "damaged";
+    case -EBADMSG:
+        return "forged: its checksum is right, its authentication is not";
+    case -EPROTONOSUPPORT:
+        return "made by a newer version";
+    case -ESTALE:
+        return "another content lies in its place";
+    case -ERANGE:
+        return "beyond the end: the image is truncated";
+    default:
+        return "cannot be read";
+    }
+}
+
+/* ---- superblocks -------------------------------------------------------------------------------- */
+
+struct copies {
+    uint8_t *buf[2];
+    struct superblock sb[2];
+    int r[2];
+};
+
+static void
+free_copies(struct copies *c)
+{
+    free(c->buf[0]);
+    free(c->buf[1]);
+}
+
+static const char *
+superblock_name(unsigned copy)
+{
+    return copy == 0 ? "superblock A" : "superblock B";
+}
+
+/* Nothing can be said about the rest without a superblock. */
+static int
+explain_none(struct check *c, const struct copies *k)
+{
+    int r;
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (k->r[i] == -EPROTONOSUPPORT)
+            say(c, k->r[i], superblock_name(i), "%s", words(k->r[i]));
+    }
+    if (c->res->worst < 0)
+        return 0;
+    if (c->d->size < FIRST_DIRECTORY && (k->r[0] == -EUCLEAN || format_has_magic(k->buf[0]))) {
+        say(c, -ERANGE, "image", "truncated to %" PRIu64 " bytes", c->d->size);
+        return 0;
+    }
+    r = store_probe(c->d);
+    if (r == -EIO || r == -ENOMEM)
+        return r;
+    if (r == -ENODATA && c->d->size < FIRST_DIRECTORY)
+        say(c, -ERANGE, "image", "too small: %" PRIu64 " bytes hold no image", c->d->size);
+    else if (r == -ENODATA)
+        say(c, r, "image", "blank: every byte is zero");
+    else if (r == -EMEDIUMTYPE)
+        say(c, r, "image", "not a vnvram image: it holds something else");
+    else
+        say(c, -EUCLEAN, "image", "damaged: no superblock is readable");
+    return 0;
+}
+
+static int
+load_copies(struct check *c, struct copies *k)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        k->buf[i] = dev_alloc(BLOCK_SIZE);
+        if (!k->buf[i])
+            return -ENOMEM;
+        k->r[i] = superblock_load(c->d, i, k->buf[i], &k->sb[i]);
+        if (k->r[i] == -EIO)
+            return k->r[i];
+    }
+    return 0;
+}
+
+static void
+check_copy(struct check *c, const struct copies *k, unsigned i, unsigned best)
+{
+    bool other_key = k->r[i] == 0 && k->sb[i].key_epoch != k->sb[best].key_epoch;
+    int r = k->r[i];
+
+    c->res->structures++;
+    if (format_has_magic(k->buf[i]) && format_crc_ok(k->buf[i], BLOCK_SIZE) && !other_key) {
+        int v = format_verify(c->sealer, SEAL_SUPERBLOCK, k->buf[i], BLOCK_SIZE);
+
+        r = v < 0 ? v : r;
+    }
+    if (r < 0)
+        say(c, r, superblock_name(i), "%s%s", words(r),
+            r == -EUCLEAN && i != best ? "; the other copy is whole: 'check --repair' restores this one"
+                                       : "");
+    else if (i != best && memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0)
+        say(c, k->sb[i].sequence == k->sb[best].sequence ? -EUCLEAN : 0, superblock_name(i),
+            k->sb[i].sequence == k->sb[best].sequence
+                ? "contradicts the other copy"
+                : "older than the other copy: an update was interrupted; the next mount finishes it");
+}
+
+/* The sealer, or none where there is no key: then checksums only. */
+static int
+unlock_copy(struct check *c, store_unlock_fn *unlock, void *arg)
+{
+    int r = unlock ? unlock(arg, &c->sb, &c->sealer) : -ENOKEY;
+
+    if (r == -ENOKEY) {
+        c->sealer = NULL;
+        return 0;
+    }
+    c->res->authenticated = r == 0 && c->sb.seal_mode != SEAL_NONE;
+    return r;
+}
+
+static int
+check_superblocks(struct check *c, store_unlock_fn *unlock, void *arg, bool *found)
+{
+    AUTO(free_copies) struct copies k = {0};
+    unsigned best;
+    int r = load_copies(c, &k);
+
+    *found = false;
+    if (r < 0)
+        return r;
+    if (k.r[0] < 0 && k.r[1] < 0)
+        return explain_none(c, &k);
+    best = k.r[0] < 0 || (k.r[1] == 0 && k.sb[1].sequence > k.sb[0].sequence);
+    c->sb = k.sb[best];
+    r = unlock_copy(c, unlock, arg);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < 2; i++)
+        check_copy(c, &k, i, best);
+    if (c->sb.image_size > c->d->size)
+        say(c, -ERANGE, "image", "truncated: %" PRIu64 " of %" PRIu64 " bytes are there", c->d->size,
+            c->sb.image_size);
+    *found = true;
+    return 0;
+}
+
+/* ---- directories and banks ---------------------------------------------------------------------- */
+
+struct pair {
+    struct directory dir[2];
+    struct directory_claim claim[2];
+    int r[2];
+};
+
+static void
+free_pair(struct pair *p)
+{
+    directory_fini(&p->dir[0]);
+    directory_fini(&p->dir[1]);
+}
+
+static int
+check_directories(struct check *c, struct pair *p)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        p->r[i] = directory_load(c->d, c->sealer, &c->sb, i, &p->dir[i], &p->claim[i]);
+        if (p->r[i] == -EIO || p->r[i] == -ENOMEM)
+            return p->r[i];
+        c->res->structures++;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        const char *name = i == 0 ? "directory 0" : "directory 1";
+        bool resealing = p->r[1 - i] == 0 && p->dir[1 - i].resealing;
+
+        if (p->r[i] == -EBADMSG && resealing && p->claim[i].key_epoch != c->sb.key_epoch) {
+            p->r[i] = -ENOKEY;
+            say(c, 0, name, "of another volume key: a reseal was interrupted; the next mount settles it");
+        } else if (p->r[i] == -EUCLEAN && p->r[1 - i] == 0) {
+            say(c, p->r[i], name, "damaged, or a commit that was cut short; a mount shows generation %"
+                PRIu64, p->dir[1 - i].generation);
+        } else if (p->r[i] < 0) {
+            say(c, p->r[i], name, "%s", words(p->r[i]));
+        } else if (p->dir[i].superblock_sequence > c->sb.sequence) {
+            say(c, -ESTALE, name, "demands a newer superblock: the image's superblock was rolled back");
+        }
+    }
+    return 0;
+}
+
+struct bank_tally {
+    unsigned bad;
+    bool torn; /* every bad bank is one that the directory's own generation wrote: a mount may fall back */
+    bool forged;
+};
+
+/* A content that is whole but not the one a settled directory names was put there by somebody. */
+static bool
+is_forged(const struct check *c, const struct directory *dir, int r)
+{
+    return r == -EBADMSG ||
+           (r == -ESTALE && dir->clean && c->sealer && c->sb.seal_mode != SEAL_NONE);
+}
+
+/* @quiet counts only. */
+static int
+check_current(struct check *c, const struct directory *dir, bool quiet, struct bank_tally *t)
+{
+    *t = (struct bank_tally){.torn = !dir->clean};
+    for (uint32_t i = 0; i < dir->n_entries; i++) {
+        const struct entry *e = &dir->entries[i];
+        AUTO_FREE uint8_t *raw = NULL;
+        char where[64];
+        int r;
+
+        if (e->current.generation == 0)
+            continue;
+        r = bank_load(c->d, c->sealer, &c->sb, &e->current, &raw);
+        c->res->structures += !quiet;
+        if (r == 0)
+            continue;
+        if (r == -EIO || r == -ENOMEM)
+            return r;
+        t->bad++;
+        t->forged |= is_forged(c, dir, r);
+        t->torn &= !t->forged && e->current.generation == dir->generation;
+        snprintf(where, sizeof where, "slot %" PRIu32 " bank %u", e->current.slot, e->current.bank);
+        if (!quiet)
+            say(c, 0, where, "'%s' generation %" PRIu64 ": %s", e->name, e->current.generation, words(r));
+    }
+    return 0;
+}
+
+/* Contents before are a courtesy: their banks may be overwritten at any time by a commit that was then
+ * cut short.  Only a forged one is a problem. */
+static int
+check_previous(struct check *c, const struct directory *dir)
+{
+    for (uint32_t i = 0; i < dir->n_entries; i++) {
+        const struct entry *e = &dir->entries[i];
+        AUTO_FREE uint8_t *raw = NULL;
+        char where[64];
+        int r;
+
+        if (e->previous.generation == 0)
+            continue;
+        r = bank_load(c->d, c->sealer, &c->sb, &e->previous, &raw);
+        c->res->structures++;
+        if (r == 0)
+            continue;
+        if (r == -EIO || r == -ENOMEM)
+            return r;
+        snprintf(where, sizeof where, "slot %" PRIu32 " bank %u", e->previous.slot, e->previous.bank);
+        say(c, r == -EBADMSG ? r : 0, where, "the content before of '%s', generation %" PRIu64 ": %s", e->name,
+            e->previous.generation, r == -EBADMSG ? words(r) : "no longer whole");
+    }
+    return 0;
+}
+
+static int
+check_contents(struct check *c, struct pair *p)
+{
+    unsigned newest = p->r[0] < 0 || (p->r[1] == 0 && p->dir[1].generation > p->dir[0].generation);
+    const struct directory *dir = &p->dir[newest], *older = &p->dir[1 - newest];
+    struct bank_tally t, before;
+    int r;
+
+    if (p->r[newest] < 0)
+        return 0; /* both were reported */
+    r = check_current(c, dir, false, &t);
+    if (r == 0 && t.bad == 0)
+        return check_previous(c, dir);
+    if (r < 0)
+        return r;
+    if (t.torn && p->r[1 - newest] == 0) {
+        r = check_current(c, older, true, &before);
+        if (r < 0)
+            return r;
+        if (before.bad == 0) {
+            say(c, 0, "image", "the last commit was cut short; a mount shows generation %" PRIu64,
+                older->generation);
+            return 0;
+        }
+    }
+    say(c, t.forged ? -EBADMSG : -EUCLEAN, "image", "%s; 'vnvram mount -o degraded' serves what is intact",
+        t.forged ? "content was changed by somebody without the key" : "content is damaged");
+    return 0;
+}
+
+int
+check_image(struct dev *d, store_unlock_fn *unlock, void *arg, check_sink *sink, void *sink_arg,
+            struct check_result *res)
+{
+    struct check c = {.d = d, .sink = sink, .sink_arg = sink_arg, .res = res};
+    AUTO(free_pair) struct pair p = {0};
+    bool found;
+    int r;
+
+    *res = (struct check_result){0};
+    r = dev_medium(d, true);
+    if (r == 0)
+        r = check_superblocks(&c, unlock, arg, &found);
+    if (r == 0 && found && c.sb.image_size <= d->size) {
+        r = check_directories(&c, &p);
+        if (r == 0)
+            r = check_contents(&c, &p);
+    }
+    sealer_free(c.sealer);
+    return r < 0 ? r : res->worst;
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* rekey.c - key slots and volume keys: changes of the superblock that a power cut leaves old or new. */
+#include "base/report.h"
+#include "base/scope.h"
+#include "core/store_impl.h"
+#include <errno.h>
+#include <string.h>
+
+/* Writes @sb to both copies, the worse one first, each flushed before the other is touched: one good copy
+ * is on the medium at any time. */
+static int
+write_both(struct store *s, const struct superblock *sb, struct sealer *sealer)
+{
+    unsigned first = 1 - s->sb_best;
+
+    for (unsigned i = 0; i < 2; i++) {
+        int r = superblock_write(s->dev, i == 0 ? first : 1 - first, sb, sealer);
+
+        if (r == -EIO)
+            return fail_store(s, r, "a write failed");
+        if (r == 0)
+            r = commit_flush(s);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* A settled directory that demands the new superblock. */
+static int
+demand_superblock(struct store *s)
+{
+    s->dir.clean = false;
+    return settle_locked(s);
+}
+
+int
+store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE])
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+    struct superblock sb = s->sb;
+    int r;
+
+    (void)held;
+    if (s->read_only != 0)
+        return -EROFS;
+    if (s->sb.seal_mode == SEAL_NONE)
+        return -EINVAL;
+    sb.sequence++;
+    memcpy(sb.keyslots, keyslots, sizeof sb.keyslots);
+    r = write_both(s, &sb, s->sealer);
+    if (r < 0)
+        return r;
+    s->sb = sb;
+    return demand_superblock(s);
+}
+
+/* ---- reseal ------------------------------------------------------------------------------------- */
+
+/* Commits the unchanged state with the mark that lets recovery pass over a directory of another key. */
+static int
+announce(struct store *s)
+{
+    struct directory next;
+    int r = next_directory(s, &next);
+
+    if (r < 0)
+        return r;
+    next.clean = true;
+    next.resealing = true;
+    return commit_directory(s, &next);
+}
+
+static int
+rewrite_content(struct store *s, struct superblock *sb, struct sealer *sealer, struct entry *e,
+                uint64_t generation)
+{
+    struct content c = {.slot = e->current.slot, .bank = 1 - e->current.bank, .generation = generation};
+    uint64_t padded = bank_padded(e->current.length);
+    AUTO_FREE uint8_t *raw = NULL;
+    struct bank_header h;
+    int r = bank_load(s->dev, s->sealer, &s->sb, &e->current, &raw);
+
+    if (r < 0)
+        return r;
+    r = bank_decode(&h, raw, padded);
+    if (r == 0)
+        r = s->sealer->ops->decrypt(s->sealer, h.iv, raw + BANK_HEADER, padded);
+    if (r == 0)
+        r = bank_write(s->dev, sealer, sb, &c, raw + BANK_HEADER, e->current.length);
+    explicit_bzero(raw + BANK_HEADER, padded);
+    if (r == 0)
+        e->current = c;
+    return r;
+}
+
+/* Everything under the new key, beside what the old one still opens; not yet flushed. */
+static int
+rewrite_all(struct store *s, struct superblock *sb, struct sealer *sealer, struct directory *next)
+{
+    for (uint32_t i = next->n_entries; i-- > 0;) {
+        struct entry *e = &next->entries[i];
+        int r = 0;
+
+        e->previous = (struct content){0}; /* nobody will have its key */
+        if (e->kind == ENTRY_TOMBSTONE) {
+            *e = next->entries[--next->n_entries];
+            continue;
+        }
+        if (e->current.generation != 0)
+            r = rewrite_content(s, sb, sealer, e, next->generation);
+        if (r < 0)
+            return r;
+    }
+    return directory_write(s->dev, sealer, sb, next);
+}
+
+static void
+fini_directory(struct directory *dir)
+{
+    directory_fini(dir);
+}
+
+/* Old ciphertext whose key is gone is zeroed; it would be of no use but to a thief of the old key. */
+static int
+wipe_unused_banks(struct store *s)
+{
+    for (uint32_t slot = 0; slot < s->n_slots; slot++) {
+        for (unsigned bank = 0; bank < 2; bank++) {
+            bool used = false;
+            AUTO_FREE uint8_t *zero = NULL;
+            uint64_t len = BANK_HEADER + (uint64_t)superblock_slot_capacity(&s->sb, slot);
+            int r;
+
+            for (uint32_t i = 0; i < s->dir.n_entries; i++) {
+                const struct content *c = &s->dir.entries[i].current;
+
+                used |= c->generation != 0 && c->slot == slot && c->bank == bank;
+            }
+            zero = used ? NULL : dev_alloc(len);
+            if (used)
+                continue;
+            if (!zero)
+                return -ENOMEM;
+            r = dev_pwrite(s->dev, zero, len, superblock_bank_offset(&s->sb, slot, bank));
+            if (r < 0)
+                return fail_store(s, r, "a write failed");
+        }
+    }
+    return 0;
+}
+
+/* From here on only the new key counts. */
+static int
+switch_over(struct store *s, const struct superblock *sb, struct sealer *sealer, struct directory *next)
+{
+    int r = write_both(s, sb, sealer);
+
+    if (r < 0)
+        return r;
+    sealer_free(s->sealer);
+    s->sealer = sealer;
+    s->sb = *sb;
+    directory_fini(&s->dir);
+    s->dir = *next;
+    s->seen = next->generation;
+    *next = (struct directory){0};
+    return 0;
+}
+
+int
+store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE],
+             uint8_t key_size)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+    AUTO(fini_directory) struct directory next = {0};
+    struct superblock sb = s->sb;
+    int r;
+
+    (void)held;
+    if (s->read_only != 0)
+        return -EROFS;
+    if (s->sb.seal_mode == SEAL_NONE)
+        return -EINVAL;
+    sb.sequence++;
+    sb.key_epoch++;
+    sb.key_size = key_size;
+    memcpy(sb.keyslots, keyslots, sizeof sb.keyslots);
+    r = announce(s);
+    if (r == 0)
+        r = next_directory(s, &next);
+    if (r < 0)
+        return r;
+    next.superblock_sequence = sb.sequence;
+    next.key_epoch = sb.key_epoch;
+    next.resealing = true;
+    r = rewrite_all(s, &sb, sealer, &next);
+    if (r == 0)
+        r = commit_flush(s);
+    if (r < 0)
+        return r == -EIO ? fail_store(s, r, "a write failed") : r;
+    r = switch_over(s, &sb, sealer, &next);
+    if (r == 0)
+        r = wipe_unused_banks(s);
+    return r < 0 ? r : settle_locked(s);
+}
