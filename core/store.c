@@ -32,7 +32,7 @@ directory_find_id(const struct directory *dir, uint64_t id)
 /* ---- open -------------------------------------------------------------------------------------- */
 
 /* An update of the superblocks was interrupted between the copies: finish it, so that the older copy
- * (and a key slot that was removed from it) does not stay. */
+ * (and a key slot that was removed from it) does not stay.  Likewise a repair. */
 static int
 finish_superblocks(struct store *s)
 {
@@ -87,7 +87,7 @@ load(struct store *s, const struct store_options *opt, bool *superblock_stale)
     s->sb = sbs.sb;
     s->sb_best = sbs.best;
     s->sealer = sbs.sealer;
-    *superblock_stale = sbs.other_stale;
+    *superblock_stale = sbs.other_stale || (opt->repair && sbs.other_bad);
     if (s->sb.ro_compat != 0 && !opt->read_only)
         return report(-EPROTONOSUPPORT, "%s: has a feature that this version can only read; "
                       "mount it with -o ro", s->dev->name);

@@ -63,6 +63,7 @@ typedef int store_unlock_fn(void *arg, const struct superblock *sb, struct seale
 struct store_options {
     bool read_only; /* write nothing, not even a recovery; @d may be open read-only */
     bool degraded;  /* with read_only: serve what is intact of a damaged image */
+    bool repair;    /* restore an unreadable superblock copy from the good one */
     store_unlock_fn *unlock;
     void *unlock_arg;
 };

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* salvage.c - contents found by their own headers, named by whatever directory can still be read. */
+#include "core/salvage.h"
+#include "base/bytes.h"
+#include "base/scope.h"
+#include "core/store_impl.h"
+#include <errno.h>
+#include <string.h>
+
+struct salvage {
+    struct dev *d;
+    bool have_superblock;
+    struct superblock sb;
+    struct sealer *sealer; /* NULL: no superblock tells how; only unsealed contents are readable */
+    struct directory dir;  /* the newest readable one, or empty */
+    salvage_sink *sink;
+    void *sink_arg;
+    unsigned found, lost;
+};
+
+static int
+load_superblock(struct salvage *s)
+{
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+
+    if (!buf)
+        return -ENOMEM;
+    for (unsigned copy = 0; copy < 2; copy++) {
+        struct superblock sb;
+
+        if (superblock_load(s->d, copy, buf, &sb) < 0)
+            continue;
+        if (!s->have_superblock || sb.sequence > s->sb.sequence)
+            s->sb = sb;
+        s->have_superblock = true;
+    }
+    return 0;
+}
+
+static void
+load_directory(struct salvage *s)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct directory dir;
+        struct directory_claim claim;
+
+        if (s->sb.dir_off[i] > s->d->size || s->sb.dir_capacity > s->d->size - s->sb.dir_off[i] ||
+            directory_load(s->d, s->sealer, &s->sb, i, &dir, &claim) < 0)
+            continue;
+        if (dir.generation > s->dir.generation) {
+            directory_fini(&s->dir);
+            s->dir = dir;
+        } else {
+            directory_fini(&dir);
+        }
+    }
+}
+
+static bool
+is_content(const struct content *c, const struct bank_header *h, const uint8_t *raw)
+{
+    return c->generation == h->generation && c->slot == h->slot && c->bank == h->bank &&
+           memcmp(c->digest, raw + BANK_TAG, SEAL_TAG_SIZE) == 0;
+}
+
+static void
+name_content(const struct salvage *s, const struct bank_header *h, const uint8_t *raw, struct salvaged *out)
+{
+    for (uint32_t i = 0; i < s->dir.n_entries; i++) {
+        const struct entry *e = &s->dir.entries[i];
+
+        if (is_content(&e->current, h, raw))
+            out->role = SALVAGE_CURRENT;
+        else if (is_content(&e->previous, h, raw))
+            out->role = SALVAGE_PREVIOUS;
+        else
+            continue;
+        out->name = e->name;
+        return;
+    }
+}
+
+/* @raw has the right checksum: hand it out if it is ours to read. */
+static int
+hand_out(struct salvage *s, uint8_t *raw, uint64_t padded)
+{
+    struct salvaged out = {.role = SALVAGE_LOOSE};
+    struct bank_header h;
+    int r = bank_decode(&h, raw, padded);
+
+    if (r == 0 && s->have_superblock && memcmp(h.uuid, s->sb.uuid, UUID_SIZE) != 0)
+        return 0; /* left over from an image that was here before */
+    if (r == 0 && h.seal_mode != (s->sealer ? s->sb.seal_mode : SEAL_NONE))
+        r = -EUCLEAN;
+    if (r == 0)
+        r = format_verify(s->sealer, SEAL_BANK, raw, BANK_HEADER + padded);
+    if (r == 0 && s->sealer)
+        r = s->sealer->ops->decrypt(s->sealer, h.iv, raw + BANK_HEADER, padded);
+    if (r < 0) {
+        s->lost++;
+        return 0;
+    }
+    out.generation = h.generation;
+    out.length = h.length;
+    out.slot = h.slot;
+    out.bank = h.bank;
+    name_content(s, &h, raw, &out);
+    r = s->sink(s->sink_arg, &out, raw + BANK_HEADER);
+    explicit_bzero(raw + BANK_HEADER, padded);
+    s->found++;
+    return r;
+}
+
+/* A block with a bank's magic at @off. */
+static int
+salvage_bank(struct salvage *s, const uint8_t *block, uint64_t off)
+{
+    uint64_t length, generation, padded;
+    AUTO_FREE uint8_t *raw = NULL;
+
+    if (bank_peek(block, &length, &generation) < 0)
+        return 0;
+    padded = bank_padded(length);
+    if (length > MAX_CAPACITY || BANK_HEADER + padded > s->d->size - off) {
+        s->lost++;
+        return 0;
+    }
+    raw = dev_alloc(BANK_HEADER + padded);
+    if (!raw)
+        return -ENOMEM;
+    if (dev_pread(s->d, raw, BANK_HEADER + padded, off) < 0 || !format_crc_ok(raw, BANK_HEADER + padded)) {
+        s->lost++;
+        return 0;
+    }
+    return hand_out(s, raw, padded);
+}
+
+static int
+salvage_all(struct salvage *s)
+{
+    AUTO_FREE uint8_t *block = dev_alloc(BLOCK_SIZE);
+    uint64_t end = s->d->size / BLOCK_SIZE * BLOCK_SIZE;
+    int r = block ? 0 : -ENOMEM;
+
+    for (uint64_t off = FIRST_DIRECTORY; r == 0 && off < end; off += BLOCK_SIZE) {
+        if (dev_pread(s->d, block, BLOCK_SIZE, off) == 0)
+            r = salvage_bank(s, block, off);
+    }
+    return r;
+}
+
+int
+store_salvage(struct dev *d, store_unlock_fn *unlock, void *arg, salvage_sink *sink, void *sink_arg,
+              unsigned *n, unsigned *lost)
+{
+    struct salvage s = {.d = d, .sink = sink, .sink_arg = sink_arg};
+    int r = dev_medium(d, true);
+
+    if (r == 0)
+        r = load_superblock(&s);
+    if (r == 0 && s.have_superblock) {
+        r = unlock(arg, &s.sb, &s.sealer);
+        if (r == 0)
+            load_directory(&s);
+    }
+    if (r == 0)
+        r = salvage_all(&s);
+    sealer_free(s.sealer);
+    directory_fini(&s.dir);
+    *n = s.found;
+    *lost = s.lost;
+    return r;
+}
