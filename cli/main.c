@@ -7,14 +7,42 @@
 #include <stdio.h>
 #include <string.h>
 
+/* fsck(8): 0 clean, 4 errors left uncorrected, 8 operational error, 16 usage.  Nothing is ever
+ * corrected: a torn commit is the mount's business, and all else is a person's. */
+static int
+as_fsck(int code)
+{
+    switch (code) {
+    case EXIT_DONE:
+        return 0;
+    case EXIT_USAGE:
+        return 16;
+    case EXIT_DAMAGED:
+    case EXIT_TOO_SMALL:
+    case EXIT_ROLLED_BACK:
+    case EXIT_FORGED:
+        return 4;
+    default:
+        return 8;
+    }
+}
+
 static const struct command commands[] = {
-    {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmounts, and returns when the image is free",
-     cmd_unmount, NULL},
+    {"format", FOR_FORMAT, 1, 1, "IMAGE", "Make an image", cmd_format, NULL},
+    {"info", FOR_INFO, 1, 1, "IMAGE", "Show what an image holds, and where", cmd_info, NULL},
+    {"check", FOR_CHECK, 1, 1, "IMAGE", "Verify every byte of an image that a checksum covers",
+     cmd_check, NULL},
+    {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},
+    {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE",
+     "Unmounts, and returns when the image is free", cmd_unmount, NULL},
     {0},
 };
 
 /* The names that mkfs(8), mount(8) and fsck(8) look for. */
 static const struct command helpers[] = {
+    {"mkfs.vnvram", FOR_FORMAT, 1, 1, "IMAGE", "Make an image", cmd_format, NULL},
+    {"fsck.vnvram", FOR_CHECK | FOR_FSCK_HELPER, 1, 1, "IMAGE",
+     "Verify every byte of an image that a checksum covers", cmd_check, as_fsck},
     {0},
 };
 

@@ -316,8 +316,6 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(lazy)},
     {"tpm", "2.0|1.2", "how large an image for the state of such a TPM must be", FOR_SIZE,
      .set = set_tpm},
-    {"verbose", NULL, "say also what is right", FOR_CHECK, .letter = 'v', .set = set_true,
-     .field = FIELD(verbose)},
 
     /* what mount(8) and fsck(8) hand to their helpers */
     {"", NULL, NULL, FOR_MOUNT_HELPER, .letter = 'f', .set = set_true, .field = FIELD(fake)},
@@ -332,6 +330,7 @@ static const struct option_row rows[] = {
     {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'f', .set = swallow},
     {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'T', .set = swallow},
     {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'V', .set = swallow},
+    {"", NULL, NULL, FOR_FSCK_HELPER, .letter = 'v', .set = swallow},
     {"", "FD", NULL, FOR_FSCK_HELPER, .letter = 'C', .optional_arg = true, .set = swallow},
 
     /* words behind -o: the mount */

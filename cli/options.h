@@ -55,7 +55,7 @@ struct options {
     /* unmount; .force too */
     bool lazy;
 
-    bool json, verbose;
+    bool json;
 
     /* The rest: argv's own strings. */
     char **args;

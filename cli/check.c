@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/check.h"
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/cli.h"
+#include "cli/image.h"
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What one run of check_image() said. */
+struct notes {
+    struct note {
+        int r;
+        char *where, *text;
+    } * list;
+    size_t n;
+};
+
+static void
+take_note(void *arg, int r, const char *where, const char *text)
+{
+    struct notes *notes = arg;
+    struct note *grown = reallocarray(notes->list, notes->n + 1, sizeof *grown);
+
+    if (!grown)
+        return; /* the result counts it all the same */
+    notes->list = grown;
+    grown[notes->n++] = (struct note){r, strdup(where), strdup(text)};
+}
+
+static void
+notes_fini(struct notes *notes)
+{
+    for (size_t i = 0; i < notes->n; i++) {
+        free(notes->list[i].where);
+        free(notes->list[i].text);
+    }
+    free(notes->list);
+    *notes = (struct notes){0};
+}
+
+static int
+check_once(const char *path, struct options *o, struct notes *notes, struct check_result *res)
+{
+    AUTO(dev_closep) struct dev *d = NULL;
+    int r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
+
+    if (r < 0)
+        return r;
+    return check_image(d, image_unlock_if_given, &o->key, take_note, notes, res);
+}
+
+/* Again while a daemon's commit may have been caught in the middle. */
+static int
+check_with_retries(const char *path, struct options *o, struct notes *notes,
+                   struct check_result *res)
+{
+    int r;
+
+    for (int try = 1;; try++) {
+        *res = (struct check_result){0};
+        image_hold_reports();
+        r = check_once(path, o, notes, res);
+        if ((r != -EUCLEAN && r != -EBADMSG) || try == LOOK_TRIES)
+            break;
+        image_drop_reports();
+        notes_fini(notes);
+        image_pause();
+    }
+    image_show_reports();
+    return r;
+}
+
+static void
+print_text(const char *path, const struct notes *notes, const struct check_result *res)
+{
+    for (size_t i = 0; i < notes->n; i++) {
+        const struct note *n = &notes->list[i];
+
+        if (n->r == 0)
+            printf("%s: %s: %s\n", path, n->where, n->text);
+        else
+            printf("%s: %s: %s: %s\n", path, n->where, finding_name(n->r), n->text);
+    }
+    printf("%s: %u structures verified%s, %u problems\n", path, res->structures,
+           res->authenticated ? " and authenticated" : "", res->problems);
+}
+
+static void
+print_json(const char *path, const struct notes *notes, const struct check_result *res, int r)
+{
+    struct json_object *root = json_object_new_object(), *list = json_object_new_array();
+
+    for (size_t i = 0; i < notes->n; i++) {
+        const struct note *n = &notes->list[i];
+        struct json_object *note = json_object_new_object();
+
+        json_object_object_add(note, "where", json_object_new_string(n->where));
+        json_object_object_add(note, "finding",
+                               n->r ? json_object_new_string(finding_name(n->r)) : NULL);
+        json_object_object_add(note, "text", json_object_new_string(n->text));
+        json_object_array_add(list, note);
+    }
+    json_object_object_add(root, "image", json_object_new_string(path));
+    json_object_object_add(root, "finding", r ? json_object_new_string(finding_name(r)) : NULL);
+    json_object_object_add(root, "structures", json_object_new_int64(res->structures));
+    json_object_object_add(root, "problems", json_object_new_int64(res->problems));
+    json_object_object_add(root, "authenticated", json_object_new_boolean(res->authenticated));
+    json_object_object_add(root, "notes", list);
+    puts(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY));
+    json_object_put(root);
+}
+
+int
+cmd_check(struct options *o)
+{
+    AUTO(notes_fini) struct notes notes = {0};
+    struct check_result res;
+    const char *path = o->args[0];
+    int r = check_with_retries(path, o, &notes, &res);
+
+    if (o->json)
+        print_json(path, &notes, &res, r);
+    else
+        print_text(path, &notes, &res);
+    return image_advise(path, r);
+}

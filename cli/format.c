@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/cli.h"
+#include "cli/image.h"
+#include "cli/layout.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* A random UUID, version 4. */
+static int
+make_uuid(uint8_t uuid[UUID_SIZE])
+{
+    if (getrandom(uuid, UUID_SIZE, 0) != UUID_SIZE)
+        return report(-EIO, "no random numbers: %s", errno_text(errno));
+    uuid[6] = (uuid[6] & 0x0f) | 0x40;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    return 0;
+}
+
+/* The mount's root belongs to whoever formats, and to nobody else. */
+static struct file_attr
+root_attr(void)
+{
+    struct file_attr a = {.mode = 0700, .uid = getuid(), .gid = getgid()};
+
+    clock_gettime(CLOCK_REALTIME, &a.mtime);
+    a.atime = a.ctime = a.mtime;
+    return a;
+}
+
+/* Only a blank device is formatted, unless @force. */
+static int
+may_overwrite(struct dev *d, bool force)
+{
+    int r = d->size == 0 ? -ENODATA : store_probe(d);
+
+    if (r == -ENODATA)
+        return 0;
+    if (r == -EMEDIUMTYPE)
+        return force ? 0
+                     : report(r, "%s: holds other data; nothing was written, --force overwrites it",
+                              d->name);
+    if (r == 0 || r == -EUCLEAN)
+        return force ? 0
+                     : report(-EEXIST,
+                              "%s: holds a %svnvram image; nothing was written, --force "
+                              "overwrites it and all files in it",
+                              d->name, r ? "damaged " : "");
+    return r;
+}
+
+/* The size of the image on @d, and what it takes for @spec to fit. */
+static int
+fit(struct dev *d, struct format_spec *spec, bool size_given)
+{
+    AUTO_FREE struct superblock *sb = calloc(1, sizeof *sb);
+    uint64_t need = 0;
+    int r;
+
+    if (!sb)
+        return report(-ENOMEM, "out of memory");
+    r = store_layout(sb, spec, &need);
+    if (r == -ERANGE && !size_given) { /* reservations made it larger than its profile */
+        spec->image_size = 0;
+        r = store_layout(sb, spec, &need);
+    }
+    if (r == -ERANGE)
+        return report(r, "%s: %" PRIu64 " bytes are too small for these slots, which take %" PRIu64,
+                      d->name, spec->image_size, need);
+    if (r < 0)
+        return report(r, "%s: such slots and reservations cannot be laid out: %s", d->name,
+                      finding_name(r));
+    spec->image_size = sb->image_size;
+    return d->size >= sb->image_size ? 0 : dev_file_resize(d, sb->image_size);
+}
+
+static int
+write_image(struct dev *d, struct format_spec *spec, const struct options *o)
+{
+    AUTO(sealer_freep) struct sealer *sealer = NULL;
+    int r = make_uuid(spec->uuid);
+
+    if (r < 0)
+        return r;
+    if (!o->key.given)
+        return store_format(d, spec, sealer_plain());
+    spec->seal_mode = SEAL_AES_CBC_HMAC_SHA256;
+    r = keys_new_volume(&o->key, spec->uuid, spec->keyslots, &spec->key_size, &sealer);
+    return r < 0 ? r : store_format(d, spec, sealer);
+}
+
+/* A new file is there after a power cut only if its directory was synced, too. */
+static int
+sync_parent(const char *path)
+{
+    AUTO_FREE char *copy = strdup(path);
+    AUTO_FD int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (fd < 0 || fsync(fd) < 0)
+        return report(-errno, "%s: cannot sync its directory: %s", path, errno_text(errno));
+    return 0;
+}
+
+static int
+format_device(const char *path, struct options *o, struct format_spec *spec)
+{
+    AUTO(dev_closep) struct dev *d = NULL;
+    int r = dev_file_open(&d, path, DEV_CREATE);
+
+    if (r < 0)
+        return r;
+    r = may_overwrite(d, o->force);
+    if (r == 0)
+        r = fit(d, spec, o->size != 0);
+    return r < 0 ? r : write_image(d, spec, o);
+}
+
+int
+cmd_format(struct options *o)
+{
+    AUTO_FREE struct format_spec *spec = calloc(1, sizeof *spec);
+    const char *path = o->args[0];
+    struct stat st;
+    bool is_new = stat(path, &st) < 0 && errno == ENOENT;
+    int r = spec ? layout_from_options(spec, o) : report(-ENOMEM, "out of memory");
+
+    if (r < 0)
+        return finding_exit_code(r);
+    if (o->key.given)
+        r = keys_read(&o->key, true); /* asks, maybe: before the image is held */
+    if (r < 0)
+        return finding_exit_code(r);
+    spec->root = root_attr();
+    r = format_device(path, o, spec);
+    if (is_new && r == 0)
+        r = sync_parent(path);
+    else if (is_new && r != -EBUSY)
+        unlink(path); /* nobody needs half of it */
+    return finding_exit_code(r);
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/image.h"
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+int
+image_advise(const char *path, int r)
+{
+    static const struct {
+        int finding;
+        const char *next;
+    } advice[] = {
+        {-ENODATA, "\"vnvram format\" makes an image of it; if it held one, restore a backup"},
+        {-EMEDIUMTYPE,
+         "is it the right path? \"vnvram format --force\" would overwrite what is there"},
+        {-EUCLEAN,
+         "\"vnvram check\" says where; -o degraded mounts what is intact, read-only; then "
+         "restore a backup"},
+        {-ENOKEY, "give its key with -o key_file=PATH, or -o key_format=passphrase to be asked"},
+        {-EKEYREJECTED,
+         "try another key, and look whether key_format= is right; nothing was changed"},
+        {-EKEYREVOKED,
+         "if it should be sealed, somebody replaced it: do not use it; else leave out the "
+         "key options"},
+        {-EPROTONOSUPPORT, "use the version of vnvram that made it, or a newer one"},
+        {-ERANGE, "restore it whole from a backup; a copy must have every byte"},
+        {-EBUSY,
+         "unmount it first (\"vnvram unmount DIRECTORY\"), or wait for the command that has it"},
+        {-ESTALE, "an older state was put in its place: find the newest"},
+        {-EBADMSG,
+         "somebody changed it without its key: do not use it; restore a backup you trust"},
+    };
+
+    for (size_t i = 0; i < sizeof advice / sizeof advice[0]; i++) {
+        if (advice[i].finding == r)
+            report(r, "%s: %s: %s", path, finding_name(r), advice[i].next);
+    }
+    return finding_exit_code(r);
+}
+
+/* ---- reports kept back --------------------------------------------------------------------------
+ */
+
+static struct held {
+    struct held *next;
+    enum report_level level;
+    char line[];
+} * first_held, **last_held = &first_held;
+
+static void
+hold(void *arg, enum report_level level, const char *line)
+{
+    size_t n = strlen(line) + 1;
+    struct held *h = malloc(sizeof *h + n);
+
+    (void)arg;
+    if (!h)
+        return;
+    h->next = NULL;
+    h->level = level;
+    memcpy(h->line, line, n);
+    *last_held = h;
+    last_held = &h->next;
+}
+
+void
+image_hold_reports(void)
+{
+    report_set_sink(hold, NULL);
+}
+
+static void
+end_hold(bool show)
+{
+    report_set_sink(NULL, NULL);
+    while (first_held) {
+        AUTO_FREE struct held *h = first_held;
+
+        first_held = h->next;
+        if (show)
+            report_at(h->level, 0, "%s", h->line);
+    }
+    last_held = &first_held;
+}
+
+void
+image_drop_reports(void)
+{
+    end_hold(false);
+}
+
+void
+image_show_reports(void)
+{
+    end_hold(true);
+}
+
+void
+image_pause(void)
+{
+    const struct timespec ts = {.tv_nsec = LOOK_PAUSE_MS * 1000000L};
+
+    nanosleep(&ts, NULL);
+}
+
+/* ---- a look -------------------------------------------------------------------------------------
+ */
+
+int
+image_unlock_if_given(void *arg, const struct superblock *sb, struct sealer **out)
+{
+    const struct key_options *key = arg;
+
+    if (!key->given && sb->seal_mode != SEAL_NONE)
+        return -ENOKEY;
+    return keys_unlock(arg, sb, out);
+}
+
+static int
+look_through_store(struct look *l, struct dev *d, struct key_options *key)
+{
+    const struct store_options opt = {
+        .read_only = true, .unlock = image_unlock_if_given, .unlock_arg = key};
+    struct store *s;
+    int r = store_open(&s, d, &opt);
+
+    if (r < 0)
+        return r;
+    store_get_info(s, &l->info);
+    l->sb = *store_superblock(s);
+    r = store_list(s, &l->entries, &l->n_entries);
+    store_close(s); /* and the device */
+    return r;
+}
+
+/* The superblock with the highest sequence among those that decode. */
+static int
+read_superblock(struct superblock *sb, struct dev *d)
+{
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    AUTO_FREE struct superblock *copy = malloc(sizeof *copy);
+    int found = -EUCLEAN;
+
+    if (!buf || !copy)
+        return -ENOMEM;
+    for (int i = 0; i < 2; i++) {
+        if (dev_pread(d, buf, BLOCK_SIZE, i ? SUPERBLOCK_B : SUPERBLOCK_A) < 0 ||
+            superblock_decode(copy, buf) < 0)
+            continue;
+        if (found < 0 || copy->sequence > sb->sequence)
+            *sb = *copy;
+        found = 0;
+    }
+    return found;
+}
+
+static int
+read_directory(struct directory *dir, struct dev *d, const struct superblock *sb, int i)
+{
+    AUTO_FREE uint8_t *buf = dev_alloc(sb->dir_capacity);
+    uint64_t len, generation;
+    int r;
+
+    if (!buf)
+        return -ENOMEM;
+    r = dev_pread(d, buf, BLOCK_SIZE, sb->dir_off[i]);
+    if (r < 0)
+        return r;
+    r = directory_peek(buf, sb->dir_capacity, &len, &generation);
+    if (r < 0)
+        return r;
+    r = dev_pread(d, buf, len, sb->dir_off[i]);
+    return r < 0 ? r : directory_decode(dir, buf, len, sb);
+}
+
+static void
+count_slots(struct look *l)
+{
+    struct store_info *info = &l->info;
+
+    info->slots_total = superblock_slot_count(&l->sb);
+    for (uint32_t i = 0; i < info->slots_total; i++)
+        info->bytes_total += superblock_slot_capacity(&l->sb, i);
+    for (size_t i = 0; i < l->n_entries; i++) {
+        const struct entry *e = &l->entries[i];
+
+        info->files += e->kind == ENTRY_FILE;
+        info->tombstones += e->kind == ENTRY_TOMBSTONE;
+        info->slots_used += e->kind != ENTRY_TOMBSTONE && e->slot != SLOT_NONE;
+        info->bytes_used += e->kind == ENTRY_FILE ? e->current.length : 0;
+    }
+}
+
+/* What stands in the clear: geometry, names, lengths.  It may be forged. */
+static int
+look_without_key(struct look *l, struct dev *d)
+{
+    struct directory newest = {0};
+    struct store_info *info = &l->info;
+    int r = read_superblock(&l->sb, d);
+
+    if (r < 0)
+        return r;
+    for (int i = 0; i < 2; i++) {
+        struct directory dir;
+
+        if (read_directory(&dir, d, &l->sb, i) < 0)
+            continue;
+        if (dir.generation > newest.generation) {
+            directory_fini(&newest);
+            newest = dir;
+        } else {
+            directory_fini(&dir);
+        }
+    }
+    if (newest.generation == 0)
+        return report(-EUCLEAN, "%s: no directory can be read", d->name);
+    memcpy(info->uuid, l->sb.uuid, UUID_SIZE);
+    info->generation = newest.generation;
+    info->superblock_sequence = l->sb.sequence;
+    info->image_size = l->sb.image_size;
+    info->seal_mode = l->sb.seal_mode;
+    info->key_size = l->sb.key_size;
+    info->key_epoch = l->sb.key_epoch;
+    info->clean = newest.clean;
+    info->held_tpm12 = newest.held_tpm12;
+    info->held_tpm20 = newest.held_tpm20;
+    info->recoveries = newest.recoveries;
+    info->committed = newest.committed;
+    l->entries = steal(&newest.entries);
+    l->n_entries = newest.n_entries;
+    directory_fini(&newest);
+    count_slots(l);
+    l->key_missing = true;
+    return 0;
+}
+
+static int
+look_once(struct look *l, const char *path, struct key_options *key)
+{
+    struct dev *d;
+    int r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
+
+    *l = (struct look){0};
+    if (r < 0)
+        return r;
+    r = look_through_store(l, d, key);
+    if (r == 0)
+        return 0;
+    if (r == -ENOKEY)
+        r = look_without_key(l, d);
+    dev_close(d);
+    return r;
+}
+
+int
+image_look(struct look *l, const char *path, struct key_options *key)
+{
+    int r;
+
+    for (int try = 1;; try++) {
+        bool again;
+
+        image_hold_reports();
+        r = look_once(l, path, key);
+        again = r == -EUCLEAN || r == -EBADMSG || (r == 0 && l->info.recovered);
+        if (!again || try == LOOK_TRIES)
+            break;
+        image_drop_reports();
+        image_look_fini(l);
+        image_pause();
+    }
+    image_show_reports();
+    return r;
+}
+
+void
+image_look_fini(struct look *l)
+{
+    free(l->entries);
+}
+
+/* ---- text ---------------------------------------------------------------------------------------
+ */
+
+const char *
+size_text(char buf[SIZE_TEXT], uint64_t n)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB"};
+    double v = (double)n / 1024;
+    int u = 0;
+
+    if (n < 1024) {
+        snprintf(buf, SIZE_TEXT, "%" PRIu64 " B", n);
+        return buf;
+    }
+    while (v >= 1024 && u < 2) {
+        v /= 1024;
+        u++;
+    }
+    snprintf(buf, SIZE_TEXT, v == (double)(uint64_t)v ? "%.0f %s" : "%.1f %s", v, units[u]);
+    return buf;
+}
+
+void
+uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE])
+{
+    char *p = buf;
+
+    for (int i = 0; i < UUID_SIZE; i++)
+        p += sprintf(p, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* image.h - what the commands share: a look at an image beside whoever has it open, and the words
+ * that tell a person what to do about a finding. */
+#ifndef VNVRAM_CLI_IMAGE_H
+#define VNVRAM_CLI_IMAGE_H
+
+#include "cli/options.h"
+#include "core/store.h"
+
+/* Says what to do next about the finding @r of the image at @path, after whoever found it said what
+ * it is.  Returns the exit code of @r. */
+int image_advise(const char *path, int r);
+
+/* Reports are kept back between begin and end: a look at an image that a daemon writes may catch a
+ * commit in the middle, and then is taken again.  end() shows those of the last try, or drops them.
+ */
+void image_hold_reports(void);
+void image_drop_reports(void);
+void image_show_reports(void);
+
+/* How often a look is taken, and how long after the one before. */
+enum { LOOK_TRIES = 5, LOOK_PAUSE_MS = 60 };
+void image_pause(void);
+
+/* An open image, or what can be told of a sealed one without its key. */
+struct look {
+    struct store_info info;
+    struct superblock sb;
+    struct entry *entries;
+    size_t n_entries;
+    bool key_missing; /* nothing was authenticated, no bank was read */
+};
+
+/* Opens the image at @path read-only, without its lock and without writing to it.  Findings have
+ * been reported. */
+int image_look(struct look *l, const char *path, struct key_options *key);
+void image_look_fini(struct look *l);
+
+/* As keys_unlock(), but silent about a key that is missing. */
+int image_unlock_if_given(void *key, const struct superblock *sb, struct sealer **out);
+
+/* "4.0 MiB", "512 B"; @buf is returned. */
+enum { SIZE_TEXT = 32 };
+const char *size_text(char buf[SIZE_TEXT], uint64_t n);
+void uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE]);
+
+#endif

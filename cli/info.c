@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/cli.h"
+#include "cli/image.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { TIME_TEXT = 32, BAR = 20 };
+
+/* What a slot is for, now. */
+struct slot_view {
+    const struct entry *owner;    /* FILE or RESERVED; NULL: free */
+    const struct entry *previous; /* whose content from before lies here */
+};
+
+static const char *
+time_text(char buf[TIME_TEXT], int64_t seconds)
+{
+    const time_t t = (time_t)seconds;
+    struct tm tm;
+
+    if (!gmtime_r(&t, &tm) || strftime(buf, TIME_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+        strcpy(buf, "?");
+    return buf;
+}
+
+static void
+cipher_text(char buf[64], const struct store_info *info)
+{
+    if (info->seal_mode == SEAL_NONE)
+        strcpy(buf, "no");
+    else
+        snprintf(buf, 64, "AES-%u-CBC, HMAC-SHA-256", info->key_size * 8U);
+}
+
+/* One view per slot; NULL when memory is short. */
+static struct slot_view *
+view_slots(const struct look *l)
+{
+    struct slot_view *view = calloc(l->info.slots_total + 1, sizeof *view);
+
+    for (size_t i = 0; view && i < l->n_entries; i++) {
+        const struct entry *e = &l->entries[i];
+
+        if (e->kind != ENTRY_TOMBSTONE && e->slot < l->info.slots_total)
+            view[e->slot].owner = e;
+        if (e->previous.generation && e->previous.slot < l->info.slots_total)
+            view[e->previous.slot].previous = e;
+    }
+    return view;
+}
+
+/* ---- for people
+ * ---------------------------------------------------------------------------------- */
+
+static void
+print_head(const char *path, const struct look *l)
+{
+    const struct store_info *info = &l->info;
+    char uuid[37], when[TIME_TEXT], cipher[64], a[SIZE_TEXT], b[SIZE_TEXT];
+
+    uuid_text(uuid, info->uuid);
+    cipher_text(cipher, info);
+    printf("%s: vnvram image, version %d, %s\n", path, FORMAT_VERSION,
+           size_text(a, info->image_size));
+    printf("  uuid        %s\n", uuid);
+    printf("  sealed      %s%s\n", cipher,
+           l->key_missing ? " (no key given: nothing here is authenticated)" : "");
+    printf("  state       %s\n", info->clean ? "clean" : "open, or not closed cleanly");
+    printf("  generation  %" PRIu64 ", committed %s\n", info->generation,
+           time_text(when, info->committed));
+    printf("  recoveries  %" PRIu64 " torn commits undone\n", info->recoveries);
+    printf("  has held    %s%s%s\n", info->held_tpm20 ? "a TPM 2.0" : "",
+           info->held_tpm20 && info->held_tpm12 ? ", " : "",
+           info->held_tpm12   ? "a TPM 1.2"
+           : info->held_tpm20 ? ""
+                              : "no TPM yet");
+    printf("  files       %" PRIu32 ", %s\n", info->files, size_text(a, info->bytes_used));
+    printf("  slots       %" PRIu32 " of %" PRIu32 " used, %s in all\n", info->slots_used,
+           info->slots_total, size_text(b, info->bytes_total));
+}
+
+/* A name may hold anything but '/': keep control characters off the terminal. */
+static void
+print_name(const char *name)
+{
+    for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
+            printf("\\x%02x", *p);
+        else
+            putchar(*p);
+    }
+}
+
+static void
+print_bar(uint64_t used, uint64_t capacity)
+{
+    int n = (int)((used * BAR + capacity - 1) / capacity);
+
+    putchar('[');
+    for (int i = 0; i < BAR; i++)
+        putchar(i < n ? '#' : '.');
+    printf("] %3" PRIu64 "%%  ", used * 100 / capacity);
+}
+
+static void
+print_before(const struct entry *e)
+{
+    char text[SIZE_TEXT];
+
+    printf("%s of ", size_text(text, e->previous.length));
+    print_name(e->name);
+    printf(e->kind == ENTRY_TOMBSTONE ? " before it was deleted" : " before its last change");
+}
+
+static void
+print_slot(const struct slot_view *v, uint32_t capacity)
+{
+    const struct entry *e = v->owner;
+    char text[SIZE_TEXT];
+
+    if (!e) {
+        printf("%-30s", "free");
+    } else if (e->kind == ENTRY_RESERVED) {
+        printf("%-30s", "reserved");
+        print_name(e->name);
+    } else {
+        print_bar(e->current.length, capacity);
+        print_name(e->name);
+        printf(" (%s)", size_text(text, e->current.length));
+    }
+    if (v->previous) {
+        printf("%s", e ? "; keeps " : "keeps ");
+        print_before(v->previous);
+    }
+    putchar('\n');
+}
+
+/* Free slots that follow each other and keep nothing are one line. */
+static uint32_t
+run_of_free(const struct look *l, const struct slot_view *view, uint32_t first)
+{
+    uint32_t i = first, capacity = superblock_slot_capacity(&l->sb, first);
+
+    while (i < l->info.slots_total && !view[i].owner && !view[i].previous &&
+           superblock_slot_capacity(&l->sb, i) == capacity)
+        i++;
+    return i - first;
+}
+
+static void
+print_map(const struct look *l, const struct slot_view *view)
+{
+    char range[32], text[SIZE_TEXT];
+
+    printf("\n  %11s  %9s  %s\n", "slot", "capacity", "holds");
+    for (uint32_t i = 0; i < l->info.slots_total;) {
+        uint32_t capacity = superblock_slot_capacity(&l->sb, i), n = run_of_free(l, view, i);
+
+        if (n > 1)
+            snprintf(range, sizeof range, "%" PRIu32 "-%" PRIu32, i, i + n - 1);
+        else
+            snprintf(range, sizeof range, "%" PRIu32, i);
+        printf("  %11s  %9s  ", range, size_text(text, capacity));
+        print_slot(&view[i], capacity);
+        i += n > 1 ? n : 1;
+    }
+}
+
+/* ---- for programs
+ * -------------------------------------------------------------------------------- */
+
+static void
+add_string(struct json_object *o, const char *key, const char *value)
+{
+    json_object_object_add(o, key, json_object_new_string(value));
+}
+
+static void
+add_number(struct json_object *o, const char *key, uint64_t value)
+{
+    json_object_object_add(o, key, json_object_new_uint64(value));
+}
+
+static void
+add_bool(struct json_object *o, const char *key, bool value)
+{
+    json_object_object_add(o, key, json_object_new_boolean(value));
+}
+
+static struct json_object *
+json_slot(const struct look *l, const struct slot_view *v, uint32_t i)
+{
+    static const char *const kinds[] = {
+        [ENTRY_FILE] = "file", [ENTRY_TOMBSTONE] = "deleted", [ENTRY_RESERVED] = "reserved"};
+    struct json_object *o = json_object_new_object();
+
+    add_number(o, "slot", i);
+    add_number(o, "capacity", superblock_slot_capacity(&l->sb, i));
+    add_string(o, "state", v->owner ? kinds[v->owner->kind] : "free");
+    if (v->owner)
+        add_string(o, "name", v->owner->name);
+    if (v->owner && v->owner->kind == ENTRY_FILE) {
+        add_number(o, "length", v->owner->current.length);
+        add_number(o, "generation", v->owner->current.generation);
+        add_number(o, "bank", v->owner->current.bank);
+    }
+    if (v->previous) {
+        struct json_object *p = json_object_new_object();
+
+        add_string(p, "name", v->previous->name);
+        add_number(p, "length", v->previous->previous.length);
+        add_number(p, "generation", v->previous->previous.generation);
+        add_bool(p, "deleted", v->previous->kind == ENTRY_TOMBSTONE);
+        json_object_object_add(o, "previous", p);
+    }
+    return o;
+}
+
+static void
+print_json(const char *path, const struct look *l, const struct slot_view *view)
+{
+    const struct store_info *info = &l->info;
+    struct json_object *o = json_object_new_object(), *slots = json_object_new_array();
+    char uuid[37], when[TIME_TEXT];
+
+    uuid_text(uuid, info->uuid);
+    add_string(o, "image", path);
+    add_number(o, "format_version", FORMAT_VERSION);
+    add_string(o, "uuid", uuid);
+    add_number(o, "size", info->image_size);
+    add_bool(o, "sealed", info->seal_mode != SEAL_NONE);
+    add_bool(o, "authenticated", info->seal_mode != SEAL_NONE && !l->key_missing);
+    add_number(o, "key_bits", info->key_size * 8U);
+    add_number(o, "generation", info->generation);
+    add_bool(o, "clean", info->clean);
+    add_string(o, "last_commit", time_text(when, info->committed));
+    add_bool(o, "recovered", info->recovered);
+    add_number(o, "recoveries", info->recoveries);
+    add_bool(o, "held_tpm12", info->held_tpm12);
+    add_bool(o, "held_tpm20", info->held_tpm20);
+    add_number(o, "files", info->files);
+    add_number(o, "slots_total", info->slots_total);
+    add_number(o, "slots_used", info->slots_used);
+    add_number(o, "bytes_total", info->bytes_total);
+    add_number(o, "bytes_used", info->bytes_used);
+    for (uint32_t i = 0; i < info->slots_total; i++)
+        json_object_array_add(slots, json_slot(l, &view[i], i));
+    json_object_object_add(o, "slots", slots);
+    puts(json_object_to_json_string_ext(o,
+                                        JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(o);
+}
+
+int
+cmd_info(struct options *o)
+{
+    AUTO(image_look_fini) struct look l = {0};
+    AUTO_FREE struct slot_view *view = NULL;
+    const char *path = o->args[0];
+    int r = image_look(&l, path, &o->key);
+
+    if (r < 0)
+        return image_advise(path, r);
+    view = view_slots(&l);
+    if (!view)
+        return finding_exit_code(report(-ENOMEM, "out of memory"));
+    if (o->json) {
+        print_json(path, &l, view);
+    } else {
+        print_head(path, &l);
+        print_map(&l, view);
+    }
+    return EXIT_DONE;
+}
