@@ -58,8 +58,10 @@ static int
 check_with_retries(const char *path, struct options *o, struct notes *notes,
                    struct check_result *res)
 {
-    int r;
+    int r = o->key.given ? keys_read(&o->key, false) : 0; /* asks, maybe: before the image is open */
 
+    if (r < 0)
+        return r;
     for (int try = 1;; try++) {
         *res = (struct check_result){0};
         image_hold_reports();
@@ -118,7 +120,7 @@ int
 cmd_check(struct options *o)
 {
     AUTO(notes_fini) struct notes notes = {0};
-    struct check_result res;
+    struct check_result res = {0};
     const char *path = o->args[0];
     int r = check_with_retries(path, o, &notes, &res);
 

@@ -84,7 +84,7 @@ fit(struct dev *d, struct format_spec *spec, bool size_given)
 }
 
 static int
-write_image(struct dev *d, struct format_spec *spec, const struct options *o)
+write_image(struct dev *d, struct format_spec *spec, struct options *o)
 {
     AUTO(sealer_freep) struct sealer *sealer = NULL;
     int r = make_uuid(spec->uuid);

@@ -262,8 +262,10 @@ look_once(struct look *l, const char *path, struct key_options *key)
 int
 image_look(struct look *l, const char *path, struct key_options *key)
 {
-    int r;
+    int r = key->given ? keys_read(key, false) : 0; /* asks, maybe: before the image is open */
 
+    if (r < 0)
+        return r;
     for (int try = 1;; try++) {
         bool again;
 
