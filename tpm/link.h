@@ -12,13 +12,13 @@
 enum tpm_state {
     TPM_STATE_STARTING, /* not ready yet */
     TPM_STATE_RUNNING,
-    TPM_STATE_FAILED,   /* failure mode after a failed store; the reason was reported */
-    TPM_STATE_STOPPED,  /* orderly shutdown done */
-    TPM_STATE_GONE,     /* the process ended without one */
+    TPM_STATE_FAILED,  /* failure mode after a failed store; the reason was reported */
+    TPM_STATE_STOPPED, /* orderly shutdown done */
+    TPM_STATE_GONE,    /* the process ended without one */
 };
 
-/* @state is the new state; @why (NULL or text valid during the call) explains FAILED and GONE.  For a
- * start that failed: STATE_GONE with @r the finding or errno.  Runs on the link's thread. */
+/* @state is the new state; @why (NULL or text valid during the call) explains FAILED and GONE.  For
+ * a start that failed: STATE_GONE with @r the finding or errno.  Runs on the link's thread. */
 typedef void tpm_event_fn(void *arg, enum tpm_state state, int r, const char *why);
 
 struct tpm_link;
@@ -27,12 +27,12 @@ struct tpm_link;
 int tpm_link_new(struct tpm_link **out, int fd, pid_t pid, tpm_event_fn *event, void *arg);
 struct cmddev *tpm_link_cmddev(struct tpm_link *l);
 pid_t tpm_link_pid(const struct tpm_link *l);
-enum tpm_state tpm_link_state(const struct tpm_link *l);
+enum tpm_state tpm_link_state(struct tpm_link *l);
 const char *tpm_state_name(enum tpm_state s);
 
-/* Tells the process to start on the mount at @path, whose root has @dev as st_dev, as @uid and @gid;
- * @held: the image's directory says that it has held a TPM of this version; @privileged: use
- * open_tree() and watch mountinfo. */
+/* Tells the process to start on the mount at @path, whose root has @dev as st_dev, as @uid and
+ * @gid, which the kernel must let in: those of the mounter, unless allow_other.  @held: the image's
+ * directory says that it has held a TPM of this version; @privileged: use open_tree(). */
 struct tpm_start {
     const char *path;
     dev_t dev;
@@ -42,7 +42,10 @@ struct tpm_start {
     bool privileged;
 };
 int tpm_link_start(struct tpm_link *l, const struct tpm_start *start);
-int tpm_link_stop(struct tpm_link *l); /* asks for an orderly shutdown; the event callback tells the end */
-void tpm_link_free(struct tpm_link *l); /* ends the process (SIGKILL if it is still there), joins, reaps */
+/* Asks for an orderly shutdown; the event callback tells the end. */
+int tpm_link_stop(struct tpm_link *l);
+/* Ends the process, in order if it can (for 5 s, then SIGKILL), reaps it, joins the thread.  Call
+ * it when the session is over, or a process that waits for it cannot end. */
+void tpm_link_free(struct tpm_link *l);
 
 #endif

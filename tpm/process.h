@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* process.h - the TPM process: libtpms behind a socket, its NVRAM as plain files of a directory.
  *
- * It is forked before the image, the keys and the FUSE descriptor are opened, and it knows nothing of
- * them.  Life: fork -> wait for TPM_LINK_START -> open the mount's root (an open_tree() clone where
- * privileged), check its st_dev, drop to the mount owner's rights -> load or manufacture -> ready ->
- * commands -> on unmount, TPM_LINK_STOP or a closed socket: TPM2_Shutdown (if the client did not), store,
- * close the root, exit. */
+ * It is forked before the image, the keys and the FUSE descriptor are opened, and it knows nothing
+ * of them.  Life: fork -> wait for TPM_LINK_START -> open the mount's root (an open_tree() clone
+ * where privileged), check its st_dev, drop to the mount owner's rights -> load or manufacture ->
+ * ready -> commands -> on unmount, TPM_LINK_STOP or a closed socket: TPM2_Shutdown (if the client
+ * did not), store, close the root, exit. */
 #ifndef VNVRAM_TPM_PROCESS_H
 #define VNVRAM_TPM_PROCESS_H
 
@@ -21,8 +21,8 @@ struct tpm_options {
     bool manufacture; /* make a new TPM even where the image once held one */
 };
 
-/* Forks the TPM process.  *@pid is its PID, *@link the daemon's end of a SOCK_SEQPACKET pair (CLOEXEC).
- * Call it single-threaded.  The child returns never. */
+/* Forks the TPM process.  *@pid is its PID, *@link the daemon's end of a SOCK_SEQPACKET pair
+ * (CLOEXEC). Call it single-threaded.  The child returns never. */
 int tpm_process_fork(const struct tpm_options *opt, pid_t *pid, int *link);
 
 #endif

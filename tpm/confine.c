@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tpm/confine.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+enum { LINK_FD = 3 };
+
+static int
+silence_standard_fds(void)
+{
+    AUTO_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null < 0)
+        return -errno;
+    for (int fd = 0; fd < LINK_FD; fd++)
+        if (dup2(null, fd) < 0)
+            return -errno;
+    if (null < LINK_FD)
+        null = -1; /* it is one of them */
+    return 0;
+}
+
+int
+confine_inheritance(int fd)
+{
+    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+    struct rlimit none = {0, 0};
+    sigset_t empty;
+    int r;
+
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    sigemptyset(&empty);
+    sigprocmask(SIG_SETMASK, &empty, NULL);
+    prctl(PR_SET_NAME, "vnvram-tpm");
+    prctl(PR_SET_DUMPABLE, 0);
+    setrlimit(RLIMIT_CORE, &none);
+    umask(077);
+    if (chdir("/") < 0)
+        return -errno;
+    if (fd != LINK_FD && dup3(fd, LINK_FD, O_CLOEXEC) < 0)
+        return -errno;
+    if (close_range(LINK_FD + 1, ~0U, 0) < 0)
+        return -errno;
+    r = silence_standard_fds();
+    return r < 0 ? r : LINK_FD;
+}
+
+static int
+drop_capabilities(void)
+{
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+    if (syscall(SYS_capset, &head, none) < 0)
+        return -errno;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* Only for root: an unprivileged mount's owner is who we are already. */
+static int
+become(uid_t uid, gid_t gid)
+{
+    /* A user namespace may forbid it, but then its root has no groups that would matter here. */
+    if (setgroups(0, NULL) < 0 && !(errno == EPERM && uid == 0))
+        return -errno;
+    if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+        return -errno;
+    return 0;
+}
+
+int
+confine_rights(uid_t uid, gid_t gid)
+{
+    int r = 0;
+
+    if (geteuid() == 0)
+        r = become(uid, gid);
+    if (r == 0)
+        r = drop_capabilities();
+    if (r == 0 && (geteuid() != uid || getegid() != gid))
+        r = -EPERM;
+    if (r < 0)
+        return report(r, "the TPM process cannot become user %u, group %u: %s", uid, gid,
+                      errno_text(r));
+    prctl(PR_SET_DUMPABLE, 0); /* changing the user has switched it on again */
+    return 0;
+}

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tpm/nvram.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "tpm/envelope.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <libtpms/tpm_nvfilename.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define LOCK_NAME ".lock" /* swtpm's */
+
+enum { FILE_MAX = 4 << 20, NAME_SIZE = 32 };
+
+static const char *const item_names[NVRAM_ITEMS] = {
+    [NVRAM_PERMALL] = TPM_PERMANENT_ALL_NAME,
+    [NVRAM_VOLATILE] = TPM_VOLATILESTATE_NAME,
+    [NVRAM_SAVESTATE] = TPM_SAVESTATE_NAME,
+};
+
+struct nvram {
+    int dir;
+    int lock;
+    struct nvram_options opt;
+    int failure;
+    struct item {
+        char name[NAME_SIZE];
+        char temp[NAME_SIZE];
+        int fd; /* -1: there is none */
+    } items[NVRAM_ITEMS];
+};
+
+enum nvram_item
+nvram_item_by_name(const char *name)
+{
+    enum nvram_item i = 0;
+
+    while (i < NVRAM_ITEMS && strcmp(name, item_names[i]) != 0)
+        i++;
+    return i;
+}
+
+int
+nvram_failure(const struct nvram *n)
+{
+    return n->failure;
+}
+
+/* -ENOENT is not reported. */
+static int
+open_regular(int dir, const char *name, int *out)
+{
+    AUTO_FD int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 && errno == ENOENT)
+        return -ENOENT;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return report(-errno, "%s: cannot open: %s", name, errno_text(errno));
+    if (!S_ISREG(st.st_mode))
+        return report(-EUCLEAN, "%s: is not a regular file", name);
+    *out = steal_fd(&fd);
+    return 0;
+}
+
+static void
+nvram_closep(struct nvram **n)
+{
+    nvram_close(*n);
+}
+
+int
+nvram_open(struct nvram **out, int dir, const struct nvram_options *opt)
+{
+    bool two = opt->version == TPM_VERSION_2_0;
+    AUTO(nvram_closep) struct nvram *n = calloc(1, sizeof *n);
+    int r;
+
+    if (!n)
+        return report(-ENOMEM, "no memory for the TPM's state");
+    n->dir = dir;
+    n->opt = *opt;
+    n->lock = -1;
+    for (int i = 0; i < NVRAM_ITEMS; i++) {
+        snprintf(n->items[i].name, NAME_SIZE, "%s-00.%s", two ? "tpm2" : "tpm", item_names[i]);
+        snprintf(n->items[i].temp, NAME_SIZE, "%s-00.%s", two ? "TMP2" : "TMP", item_names[i]);
+        n->items[i].fd = -1;
+    }
+    r = open_regular(dir, LOCK_NAME, &n->lock);
+    for (int i = 0; i < NVRAM_ITEMS && (r == 0 || r == -ENOENT); i++)
+        r = open_regular(dir, n->items[i].name, &n->items[i].fd);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    *out = steal(&n);
+    return 0;
+}
+
+void
+nvram_close(struct nvram *n)
+{
+    if (!n)
+        return;
+    for (int i = 0; i < NVRAM_ITEMS; i++)
+        scope_close(&n->items[i].fd);
+    scope_close(&n->lock);
+    free(n);
+}
+
+int
+nvram_lock(struct nvram *n)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    if (n->lock < 0)
+        n->lock = openat(n->dir, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (n->lock < 0 && errno == ENOSPC)
+        return report_at(REPORT_WARNING, 0,
+                         "no room for " LOCK_NAME ": no swtpm must run on this "
+                         "directory now");
+    if (n->lock < 0)
+        return report(-errno, LOCK_NAME ": cannot create: %s", errno_text(errno));
+    if (fcntl(n->lock, F_SETLK, &whole) == 0)
+        return 0;
+    if (errno != EAGAIN && errno != EACCES)
+        return report(-errno, LOCK_NAME ": cannot lock: %s", errno_text(errno));
+    return report(-EBUSY, LOCK_NAME ": locked: another TPM runs on this directory");
+}
+
+/* A newer swtpm keeps a second copy while it replaces the first; that one's loss is for a person.
+ */
+static int
+check_no_backup(struct nvram *n)
+{
+    char bak[NAME_SIZE + 4];
+
+    snprintf(bak, sizeof bak, "%s.bak", n->items[NVRAM_PERMALL].name);
+    if (faccessat(n->dir, bak, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return report(-EUCLEAN,
+                      "%s is missing, but %s is there: rename it if it is the TPM's state",
+                      n->items[NVRAM_PERMALL].name, bak);
+    return errno == ENOENT ? 0 : report(-errno, "%s: %s", bak, errno_text(errno));
+}
+
+static int
+check_may_be_absent(struct nvram *n, enum nvram_item item)
+{
+    if (item != NVRAM_PERMALL || n->opt.manufacture)
+        return 0;
+    if (n->opt.held)
+        return report(-EUCLEAN,
+                      "%s is missing, though there was a TPM here; restore it, or use "
+                      "-o tpm_manufacture to make a new TPM",
+                      n->items[item].name);
+    return check_no_backup(n);
+}
+
+/* 0: the open file still has its name. */
+static int
+check_in_place(struct nvram *n, const struct item *it)
+{
+    struct stat open_st, named_st;
+
+    if (fstat(it->fd, &open_st) < 0)
+        return report(-errno, "%s: %s", it->name, errno_text(errno));
+    if (fstatat(n->dir, it->name, &named_st, AT_SYMLINK_NOFOLLOW) < 0) {
+        if (errno != ENOENT)
+            return report(-errno, "%s: %s", it->name, errno_text(errno));
+        return report(-ESTALE, "%s was removed while the TPM ran", it->name);
+    }
+    if (open_st.st_dev != named_st.st_dev || open_st.st_ino != named_st.st_ino)
+        return report(-ESTALE, "%s was replaced while the TPM ran", it->name);
+    return 0;
+}
+
+static int
+read_whole(int fd, const char *name, uint8_t **out, size_t *out_len)
+{
+    struct stat st;
+    AUTO_FREE uint8_t *buf = NULL;
+    size_t len = 0;
+
+    if (fstat(fd, &st) < 0)
+        return report(-errno, "%s: %s", name, errno_text(errno));
+    if (st.st_size == 0)
+        return report(-EUCLEAN, "%s: is empty: damaged", name);
+    if (st.st_size > FILE_MAX)
+        return report(-EUCLEAN, "%s: is too large for a TPM's state", name);
+    buf = malloc((size_t)st.st_size);
+    if (!buf)
+        return report(-ENOMEM, "%s: no memory to read it", name);
+    while (len < (size_t)st.st_size) {
+        ssize_t got = pread(fd, buf + len, (size_t)st.st_size - len, (off_t)len);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return report(-errno, "%s: cannot read: %s", name, errno_text(errno));
+        if (got == 0)
+            return report(-EUCLEAN, "%s: became shorter while it was read", name);
+        len += (size_t)got;
+    }
+    *out = steal(&buf);
+    *out_len = len;
+    return 0;
+}
+
+int
+nvram_load(struct nvram *n, enum nvram_item item, uint8_t **blob, size_t *len)
+{
+    struct item *it = &n->items[item];
+    AUTO_FREE uint8_t *buf = NULL;
+    const uint8_t *data;
+    size_t buf_len = 0, data_len;
+    int r = 0;
+
+    if (it->fd < 0)
+        r = open_regular(n->dir, it->name, &it->fd);
+    if (r == -ENOENT) {
+        r = check_may_be_absent(n, item);
+        return r < 0 ? r : -ENOENT;
+    }
+    if (r == 0)
+        r = check_in_place(n, it);
+    if (r == 0)
+        r = read_whole(it->fd, it->name, &buf, &buf_len);
+    if (r == 0)
+        r = envelope_decode(buf, buf_len, it->name, &data, &data_len);
+    if (r < 0)
+        return r;
+    memmove(buf, data, data_len); /* one buffer, as libtpms wants to free it */
+    *blob = steal(&buf);
+    *len = data_len;
+    return 0;
+}
+
+/* One system call, so that a file system that takes it whole has old or new.  A second call only
+ * when the first came back short. */
+static int
+write_whole(int fd, const char *name, const uint8_t *buf, size_t len)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        ssize_t put = pwrite(fd, buf + done, len - done, (off_t)done);
+
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put <= 0)
+            return report(put < 0 ? -errno : -EIO, "%s: cannot write: %s", name,
+                          errno_text(put < 0 ? errno : EIO));
+        done += (size_t)put;
+    }
+    return 0;
+}
+
+static int
+sync_fd(int fd, const char *name)
+{
+    if (fsync(fd) < 0)
+        return report(-errno, "%s: cannot make it durable: %s", name, errno_text(errno));
+    return 0;
+}
+
+static int
+store_new(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
+{
+    AUTO_FD int fd =
+        openat(n->dir, it->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int r;
+
+    if (fd < 0)
+        return report(-errno, "%s: cannot create: %s", it->name, errno_text(errno));
+    r = write_whole(fd, it->name, buf, len);
+    if (r == 0)
+        r = sync_fd(fd, it->name);
+    if (r == 0)
+        r = sync_fd(n->dir, "the TPM's directory");
+    if (r < 0) {
+        unlinkat(n->dir, it->name, 0); /* part of a new state is worse than none */
+        return r;
+    }
+    it->fd = steal_fd(&fd);
+    return 0;
+}
+
+static int
+store_in_place(const struct item *it, const uint8_t *buf, size_t len, size_t old_len)
+{
+    int r = write_whole(it->fd, it->name, buf, len);
+
+    if (r == 0 && len < old_len && ftruncate(it->fd, (off_t)len) < 0)
+        r = report(-errno, "%s: cannot cut to %zu bytes: %s", it->name, len, errno_text(errno));
+    return r < 0 ? r : sync_fd(it->fd, it->name);
+}
+
+/* A file with the owner, mode and name to be of the one it will replace; -1 where that cannot be
+ * had. */
+static int
+open_replacement(struct nvram *n, const struct item *it, const struct stat *old, size_t len)
+{
+    AUTO_FD int fd = -1;
+
+    if (unlinkat(n->dir, it->temp, 0) < 0 && errno != ENOENT)
+        return -1;
+    fd = openat(n->dir, it->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    if (ftruncate(fd, (off_t)len) == 0 && fchown(fd, old->st_uid, old->st_gid) == 0 &&
+        fchmod(fd, old->st_mode & 07777) == 0)
+        return steal_fd(&fd);
+    unlinkat(n->dir, it->temp, 0);
+    return -1;
+}
+
+static int
+store_by_rename(struct nvram *n, struct item *it, int fd, const uint8_t *buf, size_t len)
+{
+    int r = write_whole(fd, it->temp, buf, len);
+
+    if (r == 0)
+        r = sync_fd(fd, it->temp);
+    if (r == 0 && renameat(n->dir, it->temp, n->dir, it->name) < 0)
+        r = report(-errno, "%s: cannot rename to %s: %s", it->temp, it->name, errno_text(errno));
+    if (r == 0)
+        r = sync_fd(n->dir, "the TPM's directory");
+    if (r < 0)
+        unlinkat(n->dir, it->temp, 0);
+    return r;
+}
+
+static int
+store_over(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
+{
+    AUTO_FD int fd = -1;
+    struct stat old;
+    int r = check_in_place(n, it);
+
+    if (r < 0)
+        return r;
+    if (fstat(it->fd, &old) < 0)
+        return report(-errno, "%s: %s", it->name, errno_text(errno));
+    if (len < (size_t)old.st_size)
+        fd = open_replacement(n, it, &old, len);
+    if (fd < 0)
+        return store_in_place(it, buf, len, (size_t)old.st_size);
+    r = store_by_rename(n, it, fd, buf, len);
+    if (r < 0)
+        return r;
+    scope_close(&it->fd);
+    it->fd = steal_fd(&fd);
+    return 0;
+}
+
+int
+nvram_store(struct nvram *n, enum nvram_item item, const uint8_t *blob, size_t len)
+{
+    struct item *it = &n->items[item];
+    AUTO_FREE uint8_t *buf = NULL;
+    int r;
+
+    if (n->failure)
+        return n->failure;
+    if (len == 0 || len > FILE_MAX - ENVELOPE_SIZE)
+        return n->failure = report(-EFBIG, "%s: %zu bytes are no TPM's state", it->name, len);
+    buf = malloc(ENVELOPE_SIZE + len);
+    if (!buf)
+        return n->failure = report(-ENOMEM, "%s: no memory to write it", it->name);
+    envelope_encode(buf, (uint32_t)len);
+    memcpy(buf + ENVELOPE_SIZE, blob, len);
+    if (it->fd < 0)
+        r = store_new(n, it, buf, ENVELOPE_SIZE + len);
+    else
+        r = store_over(n, it, buf, ENVELOPE_SIZE + len);
+    explicit_bzero(buf, ENVELOPE_SIZE + len);
+    n->failure = r;
+    return r;
+}
+
+int
+nvram_delete(struct nvram *n, enum nvram_item item)
+{
+    struct item *it = &n->items[item];
+
+    if (n->failure)
+        return n->failure;
+    scope_close(&it->fd);
+    it->fd = -1;
+    if (unlinkat(n->dir, it->name, 0) < 0 && errno != ENOENT)
+        return n->failure = report(-errno, "%s: cannot remove: %s", it->name, errno_text(errno));
+    return 0;
+}
