@@ -92,6 +92,7 @@ daemon_fork(struct daemon *d, bool foreground, int *code)
     pid_t pid;
 
     *d = (struct daemon){.foreground = foreground, .ready_fd = -1};
+    prctl(PR_SET_NAME, "vnvram"); /* by whatever name it was called */
     if (stderr_is_journal())
         report_use_levels(true);
     if (foreground)

@@ -52,6 +52,7 @@ enum dev_open_flags {
     DEV_READ_ONLY = 1, /* else exclusive: waits up to 3 s for the lock, then -EBUSY */
     DEV_CREATE = 2,    /* create a regular file (0600) if there is none */
     DEV_NO_LOCK = 4,   /* with DEV_READ_ONLY: do not ask for the lock (info, check beside a daemon) */
+    DEV_NO_WAIT = 8,   /* do not wait for the lock */
 };
 
 /* Opens the regular file or block device at @path.  A writer holds the one lock of the image (an OFD

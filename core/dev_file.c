@@ -336,7 +336,7 @@ int
 dev_file_open(struct dev **out, const char *path, unsigned flags)
 {
     AUTO(file_freep) struct file_dev *f = calloc(1, sizeof *f);
-    int64_t deadline = now_ms() + LOCK_WAIT_MS;
+    int64_t deadline = now_ms() + (flags & DEV_NO_WAIT ? 0 : LOCK_WAIT_MS);
     struct stat st;
     int r;
 
