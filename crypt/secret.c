@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypt/secret.h"
 #include "base/report.h"
+#include "config.h"
 #include <errno.h>
 #include <gcrypt.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef WITH_SANITIZERS
+#include <sanitizer/lsan_interface.h>
+#endif
 
 /* Enough for all keys, and for a cipher and a hash handle of each of some thirty threads. */
 enum { POOL_SIZE = 256 * 1024 };
@@ -26,6 +30,9 @@ secret_pool_init(void)
     if (first) {
         pool = (void *)((uintptr_t)first & ~(page - 1));
         madvise(pool, POOL_SIZE, MADV_DONTDUMP);
+#ifdef WITH_SANITIZERS
+        __lsan_register_root_region(pool, POOL_SIZE); /* the library keeps pointers there */
+#endif
     }
     gcry_free(first);
 }
