@@ -24,6 +24,7 @@ int cmd_format(struct options *o);
 int cmd_info(struct options *o);
 int cmd_mount(struct options *o);
 int cmd_size(struct options *o);
+int cmd_snapshot(struct options *o);
 int cmd_unmount(struct options *o);
 
 #endif

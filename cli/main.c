@@ -33,6 +33,8 @@ static const struct command commands[] = {
     {"check", FOR_CHECK, 1, 1, "IMAGE", "Verify every byte of an image that a checksum covers",
      cmd_check, NULL},
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},
+    {"snapshot", FOR_SNAPSHOT, 2, 2, "DIRECTORY FILE", "Copy the image of a mount to a new file",
+     cmd_snapshot, NULL},
     {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE",
      "Unmounts, and returns when the image is free", cmd_unmount, NULL},
     {0},

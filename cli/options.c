@@ -13,8 +13,8 @@
 #include <strings.h>
 
 enum {
-    FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_SNAPSHOT | FOR_GROW |
-                FOR_EXPORT | FOR_IMPORT,
+    FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_EXPORT |
+                FOR_IMPORT,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE,
     FOR_ALL = 0xffff,
 };
