@@ -73,9 +73,9 @@ static const struct superblock sb_example = {
     .uuid = {0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd,
              0xee, 0xff},
     .sequence = 1,
-    .image_size = 393216,
+    .image_size = 344064,
     .dir_off = {131072, 196608},
-    .dir_capacity = 8192,
+    .dir_capacity = 65536,
     .n_segments = 1,
     .created = 1700000000,
     .segments = {{.capacity = 4096, .count = 2, .bank_off = {262144, 327680}}},
@@ -93,16 +93,22 @@ fill_example(struct entry e[3])
         .kind = ENTRY_FILE,
         .id = 1,
         .slot = 0,
+        .reserve_slot = SLOT_NONE,
         .attr = {0640, 107, 108, {1700000003, 1}, {1700000003, 2}, {1700000003, 3}},
         .current = {.generation = 3, .length = 13, .slot = 0, .bank = 1},
         .previous = {.generation = 2, .length = 6, .slot = 0, .bank = 0},
     };
-    e[1] = (struct entry){.name = "efivars", .kind = ENTRY_RESERVED, .slot = 1, .reserved = 4096};
+    e[1] = (struct entry){.name = "efivars",
+                          .kind = ENTRY_RESERVED,
+                          .slot = SLOT_NONE,
+                          .reserved = 4096,
+                          .reserve_slot = 1};
     e[2] = (struct entry){
         .name = "gone",
         .kind = ENTRY_TOMBSTONE,
         .id = 2,
         .slot = SLOT_NONE,
+        .reserve_slot = SLOT_NONE,
         .attr = {0600, 0, 0, {1700000002, 0}, {1700000002, 0}, {1700000002, 0}},
         .previous = {.generation = 2, .length = 4, .slot = 1, .bank = 0},
     };
@@ -210,10 +216,10 @@ the_example_superblock_decodes(void **state)
     assert_memory_equal(sb.uuid, sb_example.uuid, UUID_SIZE);
     assert_int_equal(sb.sequence, 1);
     assert_int_equal(sb.compat | sb.ro_compat | sb.incompat, 0);
-    assert_int_equal(sb.image_size, 393216);
+    assert_int_equal(sb.image_size, 344064);
     assert_int_equal(sb.dir_off[0], 131072);
     assert_int_equal(sb.dir_off[1], 196608);
-    assert_int_equal(sb.dir_capacity, 8192);
+    assert_int_equal(sb.dir_capacity, 65536);
     assert_int_equal(sb.seal_mode, SEAL_NONE);
     assert_int_equal(sb.n_segments, 1);
     assert_int_equal(sb.created, 1700000000);
@@ -271,6 +277,7 @@ the_example_directory_decodes(void **state)
         assert_int_equal(e->id, want[i].id);
         assert_int_equal(e->slot, want[i].slot);
         assert_int_equal(e->reserved, want[i].reserved);
+        assert_int_equal(e->reserve_slot, want[i].reserve_slot);
         same_attr(&e->attr, &want[i].attr);
         same_content(&e->current, &want[i].current);
         same_content(&e->previous, &want[i].previous);
@@ -335,7 +342,6 @@ many_slots(uint32_t n)
 {
     struct superblock sb = sb_example;
 
-    sb.dir_capacity = 16 * BLOCK_SIZE;
     sb.segments[0].count = n;
     sb.segments[0].bank_off[1] = sb.segments[0].bank_off[0] + n * (uint64_t)(2 * BLOCK_SIZE);
     sb.image_size = sb.segments[0].bank_off[1] + n * (uint64_t)(2 * BLOCK_SIZE);
@@ -362,6 +368,7 @@ big_directory(const struct superblock *sb, uint32_t n, size_t *len)
         e->kind = ENTRY_FILE;
         e->id = 100 + i;
         e->slot = n - 1 - i;
+        e->reserve_slot = SLOT_NONE;
         e->attr.mode = 07777;
         e->attr.uid = UINT32_MAX;
         e->attr.mtime = (struct timespec){INT64_MIN, 999999999};
@@ -502,20 +509,20 @@ static const struct poke sb_pokes[] = {
     {"unknown incompat, lowest", 56, 8, 1, -EPROTONOSUPPORT},
     {"unknown incompat, highest", 63, 1, 0x80, -EPROTONOSUPPORT},
     {"size ends before the last bank", 64, 8, 0x54000 - 4096, -EUCLEAN},
-    {"size ends with the last bank", 64, 8, 0x54000, 0},
+    {"size with room behind the last bank", 64, 8, 0x55000, 0},
     {"size 0", 64, 8, 0, -EUCLEAN},
     {"directory 0 on the superblock", 72, 8, 0, -EUCLEAN},
     {"directory 0 before its place", 72, 8, 0x1f000, -EUCLEAN},
     {"directory 0 unaligned", 72, 8, 0x20200, -EUCLEAN},
     {"directory 0 on directory 1", 72, 8, 0x30000, -EUCLEAN},
-    {"directory 0 half on directory 1", 72, 8, 0x2f000, -EUCLEAN},
+    {"directory 0 half on directory 1", 72, 8, 0x21000, -EUCLEAN},
     {"directory 1 on bank 0", 80, 8, 0x40000, -EUCLEAN},
-    {"directory 1 half on bank 0", 80, 8, 0x3f000, -EUCLEAN},
-    {"directory 1 at the end", 80, 8, 0x60000, -EUCLEAN},
+    {"directory 1 half on bank 0", 80, 8, 0x31000, -EUCLEAN},
+    {"directory 1 at the end", 80, 8, 0x54000, -EUCLEAN},
     {"directory 1 past the end", 80, 8, MAX64 - 4095, -EUCLEAN},
     {"directory capacity 0", 88, 4, 0, -EUCLEAN},
     {"directory capacity unaligned", 88, 4, 4097, -EUCLEAN},
-    {"directory capacity up to the next", 88, 4, 0x10000, 0},
+    {"a smaller directory capacity", 88, 4, 0xf000, 0},
     {"directory capacity over the next", 88, 4, 0x11000, -EUCLEAN},
     {"directory capacity endless", 88, 4, 0xfffff000, -EUCLEAN},
     {"key epoch, not sealed", 92, 4, 1, -EUCLEAN},
@@ -534,13 +541,13 @@ static const struct poke sb_pokes[] = {
     {"capacity over 1 GiB", 256, 4, 0x40001000, -EUCLEAN},
     {"capacity endless", 256, 4, 0xfffff000, -EUCLEAN},
     {"count 0", 260, 4, 0, -EUCLEAN},
-    {"count 8, exactly up to bank 1", 260, 4, 8, 0},
+    {"count 3, bank 1 past the end", 260, 4, 3, -EUCLEAN},
     {"count 9", 260, 4, 9, -EUCLEAN},
     {"count endless", 260, 4, MAX32, -EUCLEAN},
     {"bank 0 on the directories", 264, 8, 0x20000, -EUCLEAN},
     {"bank 0 on bank 1", 264, 8, 0x50000, -EUCLEAN},
     {"bank 0 unaligned", 264, 8, 0x40001, -EUCLEAN},
-    {"bank 1 past the end", 272, 8, 0x5e000, -EUCLEAN},
+    {"bank 1 past the end", 272, 8, 0x51000, -EUCLEAN},
     {"bank 1 wraps", 272, 8, MAX64 - 0xfff, -EUCLEAN},
     {"segment's reserved", 280, 1, 1, -EUCLEAN},
     {"unused segment", 288, 1, 1, -EUCLEAN},
@@ -642,12 +649,11 @@ static const struct poke dir_pokes[] = {
     {"atime nanoseconds", E0 + 48, 4, 1000000000, -EUCLEAN},
     {"mtime nanoseconds", E0 + 52, 4, MAX32, -EUCLEAN},
     {"ctime nanoseconds", E0 + 56, 4, 1000000000, -EUCLEAN},
-    {"slot of another entry", E0 + 60, 4, 1, -EUCLEAN},
+    {"slot kept for another", E0 + 60, 4, 1, -EUCLEAN},
     {"slot past the end", E0 + 60, 4, 2, -EUCLEAN},
     {"no slot", E0 + 60, 4, MAX32, -EUCLEAN},
-    {"reserved slot of a file", E1 + 60, 4, 0, -EUCLEAN},
-    {"reserved slot past the end", E1 + 60, 4, 2, -EUCLEAN},
-    {"no reserved slot", E1 + 60, 4, MAX32, -EUCLEAN},
+    {"slot of a reserved name", E1 + 60, 4, 0, -EUCLEAN},
+    {"other slot of a reserved name", E1 + 60, 4, 1, -EUCLEAN},
     {"tombstone with a slot", E2 + 60, 4, 1, -EUCLEAN},
     {"current content in another slot", E0 + CURRENT, 4, 1, -EUCLEAN},
     {"current content past the slots", E0 + CURRENT, 4, 2, -EUCLEAN},
@@ -669,9 +675,20 @@ static const struct poke dir_pokes[] = {
     {"previous over the slot", E0 + PREVIOUS + 8, 8, 4097, -EUCLEAN},
     {"previous from the future", E0 + PREVIOUS + 16, 8, 5, -EUCLEAN},
     {"tombstone without content", E2 + PREVIOUS + 16, 8, 0, -EUCLEAN},
-    {"tombstone with reserved bytes", E2 + 176, 8, 1, -EUCLEAN},
-    {"reserved entry without bytes", E1 + 176, 8, 0, -EUCLEAN},
-    {"more reserved than the slot has", E1 + 176, 8, 4097, -EUCLEAN},
+    {"tombstone with reserved bytes", E2 + 176, 4, 1, -EUCLEAN},
+    {"tombstone with a promise", E2 + 176, 8, 1 | UINT64_C(1) << 32, -EUCLEAN},
+    {"reserved entry without bytes", E1 + 176, 4, 0, -EUCLEAN},
+    {"nothing reserved", E1 + 176, 8, 0, -EUCLEAN},
+    {"fewer reserved than the slot has", E1 + 176, 4, 1, 0},
+    {"more reserved than the slot has", E1 + 176, 4, 4097, -EUCLEAN},
+    {"endless reserve", E1 + 176, 4, MAX32, -EUCLEAN},
+    {"reserve in another's slot", E1 + 180, 4, 0, -EUCLEAN},
+    {"reserve slot past the end", E1 + 180, 4, 2, -EUCLEAN},
+    {"reserve without a slot", E1 + 180, 4, MAX32, -EUCLEAN},
+    {"promise kept by the file's slot", E0 + 176, 8, 4096 | UINT64_C(0xffffffff) << 32, 0},
+    {"promise too large for the file's slot", E0 + 176, 8, 4097 | UINT64_C(0xffffffff) << 32,
+     -EUCLEAN},
+    {"reserve slot without a promise", E0 + 180, 4, MAX32, -EUCLEAN},
     {"slash in a name", E0 + 184, 1, '/', -EUCLEAN},
     {"NUL in a name", E0 + 184, 1, 0, -EUCLEAN},
     {"bytes behind a name", E0 + 199, 1, 'x', -EUCLEAN},
@@ -717,8 +734,14 @@ static void
 nothing_in_a_directory_stands_twice(void **state)
 {
     const struct content c = {.generation = 5, .length = 1, .slot = 0, .bank = 1};
-    const struct entry a = {.name = "a", .kind = ENTRY_FILE, .id = 1, .slot = 0, .current = c};
-    const struct entry b = {.name = "b", .kind = ENTRY_FILE, .id = 2, .slot = 1};
+    const struct entry a = {.name = "a",
+                            .kind = ENTRY_FILE,
+                            .id = 1,
+                            .slot = 0,
+                            .reserve_slot = SLOT_NONE,
+                            .current = c};
+    const struct entry b = {
+        .name = "b", .kind = ENTRY_FILE, .id = 2, .slot = 1, .reserve_slot = SLOT_NONE};
     struct entry e[2] = {a, b};
 
     (void)state;
@@ -739,6 +762,11 @@ nothing_in_a_directory_stands_twice(void **state)
     e[1] = b;
     e[0].previous = c;
     assert_int_equal(decode_made(e, 2), -EUCLEAN);
+    e[0] = a;
+    e[0].reserved = 4096; /* kept by its own slot */
+    assert_int_equal(decode_made(e, 2), 0);
+    e[0].reserve_slot = 1; /* which is b's */
+    assert_int_equal(decode_made(e, 2), -EUCLEAN);
 }
 
 static void
@@ -748,7 +776,7 @@ dot_and_dot_dot_are_no_names(void **state)
 
     (void)state;
     for (int i = 0; i < 4; i++) {
-        struct entry e = {.kind = ENTRY_FILE, .id = 1, .slot = 0};
+        struct entry e = {.kind = ENTRY_FILE, .id = 1, .slot = 0, .reserve_slot = SLOT_NONE};
 
         strcpy(e.name, names[i]);
         assert_int_equal(decode_made(&e, 1), i < 2 ? -EUCLEAN : 0);
