@@ -31,8 +31,9 @@ struct fs_options {
 int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
-/* The session has ended: drops what nobody closed or synced, commits pending attributes, settles. */
+/* After session_stop() and before session_free(): drops what nobody closed or synced, ends a read that
+ * waits for the TPM, commits pending attributes, settles.  Commits before have been reported if they failed. */
 int fs_finish(struct fs *fs);
-void fs_free(struct fs *fs);
+void fs_free(struct fs *fs); /* NULL is fine */
 
 #endif

@@ -1,0 +1,1117 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "fs/node.h"
+#include "base/crc32.h"
+#include "base/scope.h"
+#include "fs/node_impl.h"
+#include <errno.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/stat.h>
+
+void
+nodes_now(const struct nodes *ns, struct timespec *now)
+{
+    if (ns->opt.clock)
+        ns->opt.clock(now);
+    else
+        clock_gettime(CLOCK_REALTIME, now);
+}
+
+int
+nodes_read_only(const struct nodes *ns)
+{
+    return ns->opt.read_only || ns->failed ? -EROFS : 0;
+}
+
+/* ---- tables -------------------------------------------------------------------------------------
+ */
+
+/* Where @id is, or would be, in by_id. */
+static size_t
+id_place(const struct nodes *ns, uint64_t id)
+{
+    size_t low = 0, high = ns->n_ids;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (ns->by_id[mid]->id < id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct node *
+find_id(const struct nodes *ns, uint64_t id)
+{
+    size_t at = id_place(ns, id);
+
+    return at < ns->n_ids && ns->by_id[at]->id == id ? ns->by_id[at] : NULL;
+}
+
+static size_t
+name_place(const struct nodes *ns, const char *name)
+{
+    size_t low = 0, high = ns->n_names;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (strcmp(ns->by_name[mid]->name, name) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct node *
+find_name(const struct nodes *ns, const char *name)
+{
+    size_t at = name_place(ns, name);
+
+    return at < ns->n_names && strcmp(ns->by_name[at]->name, name) == 0 ? ns->by_name[at] : NULL;
+}
+
+static void
+insert(struct node **array, size_t *n, size_t at, struct node *node)
+{
+    memmove(array + at + 1, array + at, (*n - at) * sizeof *array);
+    array[at] = node;
+    ++*n;
+}
+
+static void
+take_out(struct node **array, size_t *n, size_t at)
+{
+    --*n;
+    memmove(array + at, array + at + 1, (*n - at) * sizeof *array);
+}
+
+/* Gives @n the name @name, which is the node's from now on and nobody else's. */
+static void
+link_name(struct nodes *ns, struct node *n, char *name)
+{
+    n->name = name;
+    insert(ns->by_name, &ns->n_names, name_place(ns, name), n);
+}
+
+static char *
+unlink_name(struct nodes *ns, struct node *n)
+{
+    char *name = n->name;
+
+    take_out(ns->by_name, &ns->n_names, name_place(ns, name));
+    n->name = NULL;
+    return name;
+}
+
+/* Room for one node more in both tables. */
+static int
+make_room(struct nodes *ns)
+{
+    size_t room = ns->room ? ns->room * 2 : 64;
+    struct node **ids, **names;
+
+    if (ns->n_ids < ns->room)
+        return 0;
+    ids = reallocarray(ns->by_id, room, sizeof *ids);
+    if (!ids)
+        return -ENOMEM;
+    ns->by_id = ids;
+    names = reallocarray(ns->by_name, room, sizeof *names);
+    if (!names)
+        return -ENOMEM;
+    ns->by_name = names;
+    ns->room = room;
+    return 0;
+}
+
+/* Takes over @n and @name. */
+static void
+enter(struct nodes *ns, struct node *n, char *name)
+{
+    insert(ns->by_id, &ns->n_ids, id_place(ns, n->id), n);
+    link_name(ns, n, name);
+}
+
+static void
+free_node(struct node *n)
+{
+    while (n->handles) {
+        struct handle *h = n->handles;
+
+        n->handles = h->next;
+        free(h);
+    }
+    blob_put(n->blob);
+    free(n->name);
+    free(n);
+}
+
+uint32_t
+node_retire(struct nodes *ns, struct node *n)
+{
+    uint32_t slot = SLOT_NONE;
+
+    if (n->handles || n->pins)
+        return SLOT_NONE;
+    if (!n->name || !n->changed) {
+        blob_put(n->blob);
+        n->blob = NULL;
+        n->loaded = false;
+    }
+    if (n->name)
+        return SLOT_NONE;
+    slot = n->slot;
+    n->slot = SLOT_NONE;
+    if (n->lookups == 0) {
+        take_out(ns->by_id, &ns->n_ids, id_place(ns, n->id));
+        free_node(n);
+    }
+    return slot;
+}
+
+/* Ends an operation: node_retire(), and lets go of both locks before the store is asked. */
+static void
+retire_and_unlock(struct nodes *ns, struct node *n, bool commit_lock)
+{
+    uint32_t slot = node_retire(ns, n);
+
+    pthread_mutex_unlock(&ns->lock);
+    if (slot != SLOT_NONE)
+        store_slot_drop(ns->store, slot);
+    if (commit_lock)
+        pthread_mutex_unlock(&ns->commit_lock);
+}
+
+static void
+lock_both(struct nodes *ns)
+{
+    pthread_mutex_lock(&ns->commit_lock);
+    pthread_mutex_lock(&ns->lock);
+}
+
+static void
+unlock_both(struct nodes *ns)
+{
+    pthread_mutex_unlock(&ns->lock);
+    pthread_mutex_unlock(&ns->commit_lock);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------
+ */
+
+static int
+enter_stored(struct nodes *ns, const struct entry *e)
+{
+    AUTO_FREE struct node *n = calloc(1, sizeof *n);
+    AUTO_FREE char *name = strdup(e->name);
+
+    if (!n || !name || make_room(ns) < 0)
+        return -ENOMEM;
+    *n = (struct node){
+        .id = e->id,
+        .stored = true,
+        .home = e->slot,
+        .content = e->current,
+        .base = e->attr,
+        .slot = e->slot,
+        .attr = e->attr,
+        .size = e->current.length,
+    };
+    store_slot_hold(ns->store, n->slot);
+    enter(ns, steal(&n), steal(&name));
+    return 0;
+}
+
+static void
+nodes_freep(struct nodes **ns)
+{
+    nodes_free(*ns);
+}
+
+int
+nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt)
+{
+    AUTO(nodes_freep) struct nodes *ns = calloc(1, sizeof *ns);
+    AUTO_FREE struct entry *entries = NULL;
+    size_t n = 0;
+    int r;
+
+    if (!ns)
+        return -ENOMEM;
+    ns->store = s;
+    ns->opt = *opt;
+    ns->sealed = store_superblock(s)->seal_mode != SEAL_NONE;
+    pthread_mutex_init(&ns->commit_lock, NULL);
+    pthread_mutex_init(&ns->lock, NULL);
+    store_get_root(s, &ns->root);
+    r = store_list(s, &entries, &n);
+    for (size_t i = 0; r == 0 && i < n; i++)
+        if (entries[i].kind == ENTRY_FILE)
+            r = enter_stored(ns, &entries[i]);
+    if (r < 0)
+        return r;
+    *out = steal(&ns);
+    return 0;
+}
+
+void
+nodes_free(struct nodes *ns)
+{
+    if (!ns)
+        return;
+    for (size_t i = 0; i < ns->n_ids; i++) {
+        if (ns->by_id[i]->slot != SLOT_NONE)
+            store_slot_drop(ns->store, ns->by_id[i]->slot);
+        free_node(ns->by_id[i]);
+    }
+    free(ns->by_id);
+    free(ns->by_name);
+    pthread_mutex_destroy(&ns->lock);
+    pthread_mutex_destroy(&ns->commit_lock);
+    free(ns);
+}
+
+/* ---- attributes ---------------------------------------------------------------------------------
+ */
+
+void
+attr_apply(struct file_attr *attr, const struct attr_change *ch, const struct timespec *now)
+{
+    if (ch->set & SET_MODE)
+        attr->mode = ch->mode & 07777;
+    if (ch->set & SET_UID)
+        attr->uid = ch->uid;
+    if (ch->set & SET_GID)
+        attr->gid = ch->gid;
+    if (ch->set & SET_SIZE)
+        attr->mtime = *now;
+    if (ch->set & (SET_ATIME | SET_ATIME_NOW))
+        attr->atime = ch->set & SET_ATIME_NOW ? *now : ch->atime;
+    if (ch->set & (SET_MTIME | SET_MTIME_NOW))
+        attr->mtime = ch->set & SET_MTIME_NOW ? *now : ch->mtime;
+    attr->ctime = *now;
+}
+
+static bool
+same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* But for ctime. */
+static bool
+same_attr(const struct file_attr *a, const struct file_attr *b)
+{
+    return a->mode == b->mode && a->uid == b->uid && a->gid == b->gid &&
+           same_time(&a->atime, &b->atime) && same_time(&a->mtime, &b->mtime);
+}
+
+static void
+fill_stat(const struct nodes *ns, const struct node *n, struct node_stat *st)
+{
+    *st = (struct node_stat){
+        .id = n->id,
+        .attr = n->attr,
+        .size = n->size,
+        .capacity = n->slot == SLOT_NONE ? 0 : store_slot_capacity(ns->store, n->slot),
+        .linked = n->name != NULL,
+    };
+}
+
+int
+node_stat(struct nodes *ns, uint64_t id, struct node_stat *st)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = find_id(ns, id);
+
+    if (!n)
+        return -ESTALE;
+    fill_stat(ns, n, st);
+    return 0;
+}
+
+void
+nodes_get_root(struct nodes *ns, struct file_attr *root)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+
+    *root = ns->root;
+}
+
+int
+nodes_change_root(struct nodes *ns, const struct attr_change *ch, struct file_attr *root)
+{
+    AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    AUTO(txn_freep) struct txn *t = NULL;
+    struct file_attr attr = ns->root;
+    struct timespec now;
+    int r = nodes_read_only(ns);
+
+    if (r < 0)
+        return r;
+    nodes_now(ns, &now);
+    attr_apply(&attr, ch, &now);
+    if (same_attr(&attr, &ns->root)) {
+        ns->root = attr;
+        ns->root_changed = true;
+    } else {
+        r = txn_new(&t, 0);
+        if (r < 0)
+            return r;
+        txn_root(ns, t, &attr);
+        r = txn_run(ns, t);
+    }
+    *root = ns->root;
+    return r;
+}
+
+/* The root's attributes once a name in it has changed. */
+static struct file_attr
+touched_root(const struct nodes *ns, const struct timespec *now)
+{
+    struct file_attr root = ns->root;
+
+    root.mtime = root.ctime = *now;
+    return root;
+}
+
+bool
+nodes_next(struct nodes *ns, uint64_t after, struct node_stat *st, char name[NAME_MAX_LEN + 1])
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    size_t at = after == UINT64_MAX ? ns->n_ids : id_place(ns, after + 1);
+
+    while (at < ns->n_ids && !ns->by_id[at]->name)
+        at++;
+    if (at == ns->n_ids)
+        return false;
+    fill_stat(ns, ns->by_id[at], st);
+    strcpy(name, ns->by_id[at]->name);
+    return true;
+}
+
+/* One byte a slot: whether it is taken, by a committed entry, a promise or a file as it is now. */
+static int
+map_slots(struct nodes *ns, uint32_t slots, uint8_t **out)
+{
+    AUTO_FREE struct entry *entries = NULL;
+    uint8_t *used = calloc(slots, 1);
+    size_t n = 0;
+    int r = used ? store_list(ns->store, &entries, &n) : -ENOMEM;
+
+    if (r < 0) {
+        free(used);
+        return r;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (entries[i].slot != SLOT_NONE)
+            used[entries[i].slot] = 1;
+        if (entries[i].reserve_slot != SLOT_NONE)
+            used[entries[i].reserve_slot] = 1;
+    }
+    pthread_mutex_lock(&ns->lock);
+    for (size_t i = 0; i < ns->n_ids; i++)
+        if (ns->by_id[i]->slot != SLOT_NONE)
+            used[ns->by_id[i]->slot] = 1;
+    pthread_mutex_unlock(&ns->lock);
+    *out = used;
+    return 0;
+}
+
+int
+nodes_get_space(struct nodes *ns, struct nodes_space *space)
+{
+    AUTO_FREE uint8_t *used = NULL;
+    uint32_t slots = superblock_slot_count(store_superblock(ns->store));
+    int r = map_slots(ns, slots, &used);
+
+    if (r < 0)
+        return r;
+    *space = (struct nodes_space){.slots = slots};
+    for (uint32_t i = 0; i < slots; i++) {
+        space->bytes += store_slot_capacity(ns->store, i);
+        space->bytes_free += used[i] ? 0 : store_slot_capacity(ns->store, i);
+        space->slots_free += !used[i];
+    }
+    return 0;
+}
+
+/* ---- names --------------------------------------------------------------------------------------
+ */
+
+static int
+check_name(const char *name)
+{
+    return strlen(name) > NAME_MAX_LEN ? -ENAMETOOLONG : 0;
+}
+
+int
+node_lookup(struct nodes *ns, const char *name, struct node_stat *st)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n;
+    int r = check_name(name);
+
+    if (r < 0)
+        return r;
+    n = find_name(ns, name);
+    if (!n)
+        return -ENOENT;
+    n->lookups++;
+    fill_stat(ns, n, st);
+    return 0;
+}
+
+int
+node_look(struct nodes *ns, uint64_t id)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = find_id(ns, id);
+
+    if (!n)
+        return -ESTALE;
+    n->lookups++;
+    return 0;
+}
+
+void
+node_forget(struct nodes *ns, uint64_t id, uint64_t times)
+{
+    struct node *n;
+
+    pthread_mutex_lock(&ns->lock);
+    n = find_id(ns, id);
+    if (!n) {
+        pthread_mutex_unlock(&ns->lock);
+        return;
+    }
+    n->lookups -= times < n->lookups ? times : n->lookups;
+    retire_and_unlock(ns, n, false);
+}
+
+static int
+open_handle(struct node *n, int flags, struct handle **out)
+{
+    struct handle *h = calloc(1, sizeof *h);
+
+    if (!h)
+        return -ENOMEM;
+    *h = (struct handle){.node = n, .next = n->handles, .flags = flags};
+    n->handles = h;
+    *out = h;
+    return 0;
+}
+
+/* O_TRUNC: what is in the store stays there until a commit point. */
+static void
+truncate_all(struct nodes *ns, struct node *n, struct handle *h)
+{
+    struct timespec now;
+
+    nodes_now(ns, &now);
+    blob_put(n->blob);
+    n->blob = NULL;
+    n->size = 0;
+    n->loaded = n->changed = true;
+    n->attr.mtime = n->attr.ctime = now;
+    h->pending |= DID_TRUNCATE;
+}
+
+static int
+open_node(struct nodes *ns, struct node *n, int flags, struct handle **h)
+{
+    bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+    int r = writes ? nodes_read_only(ns) : 0;
+
+    if (r == 0 && n->slot == SLOT_NONE)
+        r = -ESTALE; /* makes the kernel look the name up again: another file may have it now */
+    if (r == 0)
+        r = open_handle(n, flags, h);
+    if (r == 0 && (flags & O_TRUNC))
+        truncate_all(ns, n, *h);
+    return r;
+}
+
+int
+node_open(struct nodes *ns, uint64_t id, int flags, struct handle **h)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = find_id(ns, id);
+
+    return n ? open_node(ns, n, flags, h) : -ESTALE;
+}
+
+/* A new, empty file that the store does not know yet. */
+static int
+new_node(struct nodes *ns, const char *name, const struct file_attr *who, struct node **out)
+{
+    AUTO_FREE struct node *n = calloc(1, sizeof *n);
+    AUTO_FREE char *copy = strdup(name);
+    struct timespec now;
+    int r = nodes_read_only(ns);
+
+    if (r < 0)
+        return r;
+    if (!n || !copy || make_room(ns) < 0)
+        return -ENOMEM;
+    nodes_now(ns, &now);
+    *n = (struct node){.attr = *who, .home = SLOT_NONE, .loaded = true, .changed = true};
+    n->attr.mode &= 07777;
+    if (ns->root.mode & S_ISGID)
+        n->attr.gid = ns->root.gid;
+    n->attr.atime = n->attr.mtime = n->attr.ctime = now;
+    n->base = n->attr;
+    r = store_slot_take(ns->store, 0, name, &n->slot);
+    if (r < 0)
+        return r;
+    n->id = store_new_id(ns->store);
+    ns->root = touched_root(ns, &now);
+    ns->root_changed = true;
+    *out = n;
+    enter(ns, steal(&n), steal(&copy));
+    return 0;
+}
+
+int
+node_create(struct nodes *ns, const char *name, const struct file_attr *who, int flags,
+            struct node_stat *st, struct handle **h)
+{
+    AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = NULL;
+    bool is_new;
+    int r = check_name(name);
+
+    if (r < 0)
+        return r;
+    n = find_name(ns, name);
+    if (n && (flags & O_EXCL))
+        return -EEXIST;
+    is_new = !n;
+    if (is_new)
+        r = new_node(ns, name, who, &n);
+    if (r == 0)
+        r = is_new ? open_handle(n, flags, h) : open_node(ns, n, flags, h);
+    if (r < 0 && is_new && n) {
+        free(unlink_name(ns, n));
+        store_slot_drop(ns->store, node_retire(ns, n));
+    }
+    if (r < 0)
+        return r;
+    if (is_new)
+        (*h)->pending = DID_CREATE;
+    n->lookups++;
+    fill_stat(ns, n, st);
+    return 0;
+}
+
+int
+node_mknod(struct nodes *ns, const char *name, const struct file_attr *who, struct node_stat *st)
+{
+    struct node *n = NULL;
+    int r = check_name(name);
+
+    if (r < 0)
+        return r;
+    lock_both(ns);
+    r = find_name(ns, name) ? -EEXIST : new_node(ns, name, who, &n);
+    if (r == 0)
+        r = commit_file(ns, n); /* no handle's release will do it */
+    if (r == 0) {
+        n->lookups++;
+        fill_stat(ns, n, st);
+    } else if (n) {
+        free(unlink_name(ns, n));
+        retire_and_unlock(ns, n, true);
+        return r;
+    }
+    unlock_both(ns);
+    return r;
+}
+
+/* The name is gone, in the store too. */
+static void
+lose_name(struct nodes *ns, struct node *n, const struct timespec *now)
+{
+    free(unlink_name(ns, n));
+    n->attr.ctime = n->base.ctime = *now;
+}
+
+int
+node_unlink(struct nodes *ns, const char *name)
+{
+    AUTO(txn_freep) struct txn *t = NULL;
+    struct file_attr root;
+    struct timespec now;
+    struct node *n;
+    int r;
+
+    lock_both(ns);
+    n = find_name(ns, name);
+    r = n ? nodes_read_only(ns) : -ENOENT;
+    if (r == 0)
+        r = txn_new(&t, 0);
+    if (r < 0) {
+        unlock_both(ns);
+        return r;
+    }
+    nodes_now(ns, &now);
+    root = touched_root(ns, &now);
+    n->pins++;
+    if (n->stored) {
+        txn_change(t, &(struct change){.op = CHANGE_UNLINK, .id = n->id, .name = n->name});
+        txn_root(ns, t, &root);
+        r = txn_run(ns, t);
+    } else {
+        ns->root = root;
+        ns->root_changed = true;
+    }
+    n->pins--;
+    if (r == 0)
+        lose_name(ns, n, &now);
+    retire_and_unlock(ns, n, true);
+    return r;
+}
+
+/* Adds the file to a transaction that gives it a name. */
+static void
+renamed_file(struct nodes *ns, struct txn *t, struct node *n, const struct timespec *now)
+{
+    struct file_attr attr = n->changed || !n->stored ? n->attr : n->base;
+
+    attr.ctime = *now;
+    txn_file(ns, t, n, &attr, true);
+}
+
+/* Commits that @a takes the name @to, or swaps with @b. */
+static int
+commit_rename(struct nodes *ns, struct node *a, struct node *b, const char *to, bool exchange,
+              const struct timespec *now)
+{
+    AUTO(txn_freep) struct txn *t = NULL;
+    struct file_attr root = touched_root(ns, now);
+    int r = txn_new(&t, 2);
+
+    if (r < 0)
+        return r;
+    renamed_file(ns, t, a, now);
+    if (exchange) {
+        renamed_file(ns, t, b, now);
+        txn_change(t, &(struct change){.op = CHANGE_EXCHANGE, .id = a->id, .other = b->id});
+    } else {
+        txn_change(t, &(struct change){.op = CHANGE_RENAME, .id = a->id, .name = to});
+    }
+    txn_root(ns, t, &root);
+    return txn_run(ns, t);
+}
+
+/* The same in memory.  @name is the string that @a is going to have, unless it swaps. */
+static void
+apply_rename(struct nodes *ns, struct node *a, struct node *b, char **name, bool exchange,
+             const struct timespec *now)
+{
+    char *old = unlink_name(ns, a);
+
+    if (exchange) {
+        link_name(ns, a, unlink_name(ns, b));
+        link_name(ns, b, old);
+        b->attr.ctime = *now;
+    } else {
+        if (b)
+            lose_name(ns, b, now);
+        link_name(ns, a, steal(name));
+        free(old);
+    }
+    a->attr.ctime = *now;
+}
+
+static int
+check_rename(struct nodes *ns, const struct node *a, const struct node *b, unsigned flags)
+{
+    if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) ||
+        flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+        return -EINVAL;
+    if (!a || (!b && (flags & RENAME_EXCHANGE)))
+        return -ENOENT;
+    if (b && (flags & RENAME_NOREPLACE))
+        return -EEXIST;
+    return nodes_read_only(ns);
+}
+
+int
+node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags)
+{
+    AUTO_FREE char *name = strdup(to);
+    bool exchange = flags & RENAME_EXCHANGE;
+    struct timespec now;
+    struct node *a, *b;
+    int r = check_name(to);
+
+    if (r < 0 || !name)
+        return r < 0 ? r : -ENOMEM;
+    lock_both(ns);
+    a = find_name(ns, from);
+    b = find_name(ns, to);
+    r = check_rename(ns, a, b, flags);
+    if (r < 0 || a == b) {
+        unlock_both(ns);
+        return r;
+    }
+    nodes_now(ns, &now);
+    a->pins++;
+    if (b)
+        b->pins++;
+    r = commit_rename(ns, a, b, to, exchange, &now);
+    if (r == 0)
+        apply_rename(ns, a, b, &name, exchange, &now);
+    a->pins--;
+    if (b)
+        b->pins--;
+    node_retire(ns, a);
+    retire_and_unlock(ns, b ? b : a, true);
+    return r;
+}
+
+/* ---- content ------------------------------------------------------------------------------------
+ */
+
+/* Brings the content into memory; lets go of the lock while it is read. */
+static int
+load(struct nodes *ns, struct node *n)
+{
+    while (!n->loaded) {
+        struct content c = n->content;
+        struct blob *b = c.length ? blob_new(c.length, ns->sealed) : NULL;
+        int r = 0;
+
+        if (c.length && !b)
+            return -ENOMEM;
+        if (b) {
+            n->pins++;
+            pthread_mutex_unlock(&ns->lock);
+            r = store_read(ns->store, &c, b->data);
+            pthread_mutex_lock(&ns->lock);
+            n->pins--;
+        }
+        if (n->loaded || c.generation != n->content.generation) {
+            blob_put(b); /* somebody else was faster */
+        } else if (r < 0) {
+            blob_put(b);
+            return r == -ENOMEM ? r : -EIO;
+        } else {
+            n->blob = b;
+            n->loaded = true;
+        }
+    }
+    return 0;
+}
+
+/* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
+static int
+fit_slot(struct nodes *ns, struct node *n, uint64_t size)
+{
+    if (size > store_largest_capacity(ns->store))
+        return -EFBIG;
+    while (size > store_slot_capacity(ns->store, n->slot)) {
+        char name[NAME_MAX_LEN + 1];
+        uint32_t slot, loser;
+        int r;
+
+        strcpy(name, n->name ? n->name : "");
+        n->pins++;
+        pthread_mutex_unlock(&ns->lock);
+        r = store_slot_take(ns->store, size, *name ? name : NULL, &slot);
+        pthread_mutex_lock(&ns->lock);
+        loser = slot;
+        if (r == 0 && size > store_slot_capacity(ns->store, n->slot)) {
+            loser = n->slot;
+            n->slot = slot;
+        }
+        pthread_mutex_unlock(&ns->lock);
+        if (r == 0)
+            store_slot_drop(ns->store, loser);
+        pthread_mutex_lock(&ns->lock);
+        n->pins--;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Loads the file and makes it ours to change, with room for @size bytes. */
+static int
+make_ready(struct nodes *ns, struct node *n, uint64_t size)
+{
+    int r = load(ns, n);
+
+    if (r == 0)
+        r = fit_slot(ns, n, size);
+    if (r < 0)
+        return r;
+    if (size < n->size)
+        size = n->size;
+    return size == 0 || blob_own(&n->blob, n->size, size, ns->sealed) ? 0 : -ENOMEM;
+}
+
+static int
+resize(struct nodes *ns, struct node *n, uint64_t size)
+{
+    int r = make_ready(ns, n, size);
+
+    if (r < 0)
+        return r;
+    if (size < n->size)
+        memset(n->blob->data + size, 0, n->size - size);
+    n->size = size;
+    n->changed = true;
+    return 0;
+}
+
+static void
+wrote(struct nodes *ns, struct node *n, struct handle *h, bool page)
+{
+    struct timespec now;
+
+    nodes_now(ns, &now);
+    n->attr.mtime = n->attr.ctime = now;
+    n->changed = true;
+    if (page)
+        n->pages = true;
+    else
+        h->pending |= DID_WRITE;
+}
+
+/* As relatime has it; not worth a commit. */
+static void
+accessed(struct nodes *ns, struct node *n)
+{
+    struct file_attr *a = &n->attr;
+    struct timespec now;
+
+    nodes_now(ns, &now);
+    if (a->atime.tv_sec <= a->mtime.tv_sec || a->atime.tv_sec <= a->ctime.tv_sec ||
+        now.tv_sec - a->atime.tv_sec >= 24 * 60 * 60)
+        a->atime = now;
+}
+
+int
+node_read(struct nodes *ns, struct handle *h, size_t len, uint64_t off, struct view *v)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = h->node;
+    int r = load(ns, n);
+
+    if (r < 0)
+        return r;
+    if (!ns->opt.read_only)
+        accessed(ns, n);
+    *v = (struct view){0};
+    if (off >= n->size || len == 0)
+        return 0;
+    v->len = len < n->size - off ? len : n->size - off;
+    v->blob = blob_get(n->blob);
+    v->data = v->blob->data + off;
+    return 0;
+}
+
+void
+node_put_view(struct view *v)
+{
+    blob_put(v->blob);
+    *v = (struct view){0};
+}
+
+/* The end of a range, or -EFBIG. */
+static int
+range_end(const struct nodes *ns, uint64_t off, uint64_t len, uint64_t *end)
+{
+    uint64_t most = store_largest_capacity(ns->store);
+
+    if (off > most || len > most - off)
+        return -EFBIG;
+    *end = off + len;
+    return 0;
+}
+
+int
+node_write(struct nodes *ns, struct handle *h, const void *buf, size_t len, uint64_t off, bool page)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = h->node;
+    uint64_t end;
+    int r = nodes_read_only(ns);
+
+    if (r < 0 || len == 0)
+        return r;
+    r = range_end(ns, off, len, &end);
+    if (r == 0)
+        r = make_ready(ns, n, end);
+    if (r < 0)
+        return r;
+    memcpy(n->blob->data + off, buf, len);
+    if (end > n->size)
+        n->size = end;
+    wrote(ns, n, h, page);
+    return 0;
+}
+
+int
+node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, uint64_t len)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = h->node;
+    bool zero = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+    bool reserve = !(mode & FALLOC_FL_PUNCH_HOLE);
+    uint64_t end = 0;
+    int r = nodes_read_only(ns);
+
+    if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+        return -EOPNOTSUPP;
+    if (r == 0 && reserve)
+        r = range_end(ns, off, len, &end);
+    if (r == 0)
+        r = make_ready(ns, n, reserve ? end : n->size);
+    if (r < 0)
+        return r;
+    if (zero && off < n->size)
+        memset(n->blob->data + off, 0, len < n->size - off ? len : n->size - off);
+    if (!(mode & FALLOC_FL_KEEP_SIZE) && end > n->size)
+        n->size = end;
+    wrote(ns, n, h, false);
+    return 0;
+}
+
+/* ---- changes of attributes ----------------------------------------------------------------------
+ */
+
+/* A size by name, committed with all the file's bytes. */
+static int
+truncate_by_name(struct nodes *ns, struct node *n, const struct attr_change *ch,
+                 const struct timespec *now)
+{
+    int r = resize(ns, n, ch->size);
+
+    if (r < 0)
+        return r;
+    attr_apply(&n->attr, ch, now);
+    return n->name ? commit_file(ns, n) : 0;
+}
+
+/* Attributes are committed without the bytes that are being written. */
+static int
+change_attr(struct nodes *ns, struct node *n, const struct attr_change *ch,
+            const struct timespec *now)
+{
+    AUTO(txn_freep) struct txn *t = NULL;
+    struct file_attr base = n->base;
+    int r = 0;
+
+    attr_apply(&base, ch, now);
+    if (n->name && n->stored && !same_attr(&base, &n->base)) {
+        r = txn_new(&t, 1);
+        if (r < 0)
+            return r;
+        txn_file(ns, t, n, &base, false);
+        r = txn_run(ns, t);
+    } else {
+        n->base = base;
+        n->attr_changed = true;
+    }
+    if (r == 0)
+        attr_apply(&n->attr, ch, now);
+    return r;
+}
+
+static int
+change_node(struct nodes *ns, struct node *n, struct handle *h, const struct attr_change *ch)
+{
+    struct attr_change rest = *ch;
+    struct timespec now;
+    int r = nodes_read_only(ns);
+
+    if (r < 0)
+        return r;
+    nodes_now(ns, &now);
+    if (!(ch->set & SET_SIZE))
+        return change_attr(ns, n, ch, &now);
+    if (n->slot == SLOT_NONE)
+        return -ESTALE;
+    if (!h)
+        return truncate_by_name(ns, n, ch, &now);
+    r = resize(ns, n, ch->size);
+    if (r < 0)
+        return r;
+    wrote(ns, n, h, false);
+    rest.set &= ~(unsigned)SET_SIZE;
+    return rest.set ? change_attr(ns, n, &rest, &now) : 0;
+}
+
+int
+node_change(struct nodes *ns, uint64_t id, struct handle *h, const struct attr_change *ch,
+            struct node_stat *st)
+{
+    bool commits = !(h && ch->set == SET_SIZE);
+    struct node *n;
+    int r;
+
+    if (commits)
+        pthread_mutex_lock(&ns->commit_lock);
+    pthread_mutex_lock(&ns->lock);
+    n = find_id(ns, id);
+    if (!n) {
+        pthread_mutex_unlock(&ns->lock);
+        if (commits)
+            pthread_mutex_unlock(&ns->commit_lock);
+        return -ESTALE;
+    }
+    n->pins++;
+    r = change_node(ns, n, h, ch);
+    n->pins--;
+    if (r == 0)
+        fill_stat(ns, n, st);
+    retire_and_unlock(ns, n, commits);
+    return r;
+}
+
+/* ---- what attributes tell -----------------------------------------------------------------------
+ */
+
+static int
+content_crc32(struct nodes *ns, const struct content *c, uint32_t *crc)
+{
+    struct blob *b = blob_new(c->length, ns->sealed);
+    int r = !b ? -ENOMEM : c->length ? store_read(ns->store, c, b->data) : 0;
+
+    if (r == 0)
+        *crc = crc32_of(b->data, c->length);
+    blob_put(b);
+    return r;
+}
+
+int
+node_get_info(struct nodes *ns, uint64_t id, bool want_crc, struct node_info *info)
+{
+    struct node *n;
+
+    pthread_mutex_lock(&ns->lock);
+    n = find_id(ns, id);
+    if (!n || n->slot == SLOT_NONE) {
+        pthread_mutex_unlock(&ns->lock);
+        return -ESTALE;
+    }
+    *info = (struct node_info){
+        .slot = n->stored ? n->home : n->slot,
+        .content = n->content,
+        .capacity = store_slot_capacity(ns->store, n->stored ? n->home : n->slot),
+        .dirty = n->changed || !n->stored || n->attr_changed,
+    };
+    pthread_mutex_unlock(&ns->lock);
+    return want_crc ? content_crc32(ns, &info->content, &info->crc32) : 0;
+}

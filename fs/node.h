@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* node.h - the files of an image as programs see them: names, handles, content that is being worked
+ * on, and the points at which it becomes persistent (doc/design.md, "The file system").
+ *
+ * Content is coherent between all handles at once; what is in the store changes only at a commit:
+ * fsync; flush of a handle that wrote; rename; unlink; a change of attributes; a truncate by name;
+ * release, for what no flush committed.  Working content lives in memory, in slots that are already
+ * taken, so that room runs out at a write and never at a close.
+ *
+ * Thread-safe.  Two locks: commits, and whatever changes a name, go one at a time; the second
+ * guards memory only and is not held during a commit, so reading and writing go on meanwhile.
+ *
+ * Functions return 0 or a negative errno.  After a failed commit everything that would change a
+ * file returns -EROFS, and reads go on. */
+#ifndef VNVRAM_FS_NODE_H
+#define VNVRAM_FS_NODE_H
+
+#include "core/store.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct nodes;
+struct handle;
+
+struct nodes_options {
+    bool read_only;
+    void (*committed)(void *arg); /* after each commit; may be NULL; must not call back */
+    void *arg;
+    void (*clock)(struct timespec *now); /* NULL: CLOCK_REALTIME */
+};
+
+/* The store stays the caller's and must outlive the nodes. */
+int nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt);
+/* Commits attributes that wait for a commit, then the clean mark.  Never content: what nobody
+ * closed or synced is gone when nodes_free() follows. */
+int nodes_settle(struct nodes *ns);
+void nodes_free(struct nodes *ns); /* NULL is fine */
+
+/* ---- the directory ------------------------------------------------------------------------------
+ */
+
+struct node_stat {
+    uint64_t id;
+    struct file_attr attr;
+    uint64_t size;
+    uint32_t capacity; /* of its slot */
+    bool linked;       /* has a name */
+};
+
+enum {
+    SET_MODE = 1,
+    SET_UID = 2,
+    SET_GID = 4,
+    SET_SIZE = 8,
+    SET_ATIME = 16,
+    SET_MTIME = 32,
+    SET_ATIME_NOW = 64,
+    SET_MTIME_NOW = 128,
+};
+struct attr_change {
+    unsigned set; /* SET_*; 0 still updates ctime */
+    uint32_t mode, uid, gid;
+    uint64_t size;
+    struct timespec atime, mtime;
+};
+
+void nodes_get_root(struct nodes *ns, struct file_attr *root);
+int nodes_change_root(struct nodes *ns, const struct attr_change *ch, struct file_attr *root);
+int nodes_sync(
+    struct nodes *ns); /* commits names that are not in the store yet (fsync of the directory) */
+
+/* The file with the least id above @after, for listing; ids never change.  False at the end. */
+bool nodes_next(struct nodes *ns, uint64_t after, struct node_stat *st,
+                char name[NAME_MAX_LEN + 1]);
+
+struct nodes_space {
+    uint64_t bytes, bytes_free; /* capacity of all slots, and of those nobody has taken */
+    uint32_t slots, slots_free;
+};
+int nodes_get_space(struct nodes *ns, struct nodes_space *space);
+
+/* ---- names --------------------------------------------------------------------------------------
+ */
+
+/* Names come without '/' and are not reserved ones; longer than NAME_MAX_LEN: -ENAMETOOLONG. */
+
+/* Each success counts one lookup; so do node_create() and node_mknod().  A node lives until its
+ * name, its handles and its lookups are gone. */
+int node_lookup(struct nodes *ns, const char *name, struct node_stat *st);
+int node_look(struct nodes *ns, uint64_t id); /* one more lookup of a listed node */
+void node_forget(struct nodes *ns, uint64_t id, uint64_t n);
+
+/* Opens a new file (O_EXCL: -EEXIST if there is one), or the one that is there. */
+int node_create(struct nodes *ns, const char *name, const struct file_attr *who, int flags,
+                struct node_stat *st, struct handle **h);
+int node_mknod(struct nodes *ns, const char *name, const struct file_attr *who,
+               struct node_stat *st);
+int node_unlink(struct nodes *ns, const char *name);
+int node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags);
+
+/* ---- files --------------------------------------------------------------------------------------
+ */
+
+int node_stat(struct nodes *ns, uint64_t id, struct node_stat *st);
+/* @h: NULL, or the handle of an ftruncate, whose size is committed as a write is. */
+int node_change(struct nodes *ns, uint64_t id, struct handle *h, const struct attr_change *ch,
+                struct node_stat *st);
+int node_open(struct nodes *ns, uint64_t id, int flags, struct handle **h);
+
+/* What a read gives: bytes that stay as they are until node_put_view(). */
+struct view {
+    const uint8_t *data;
+    size_t len;
+    struct blob *blob;
+};
+int node_read(struct nodes *ns, struct handle *h, size_t n, uint64_t off, struct view *v);
+void node_put_view(struct view *v);
+/* @page: written through a mapping, so that no handle's flush speaks for it. */
+int node_write(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off,
+               bool page);
+int node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, uint64_t len);
+int node_flush(struct nodes *ns, struct handle *h);
+int node_fsync(struct nodes *ns, struct handle *h);
+int node_release(struct nodes *ns, struct handle *h); /* the handle is gone, whatever it returns */
+
+/* What user.vnvram.* tells. */
+struct node_info {
+    uint32_t slot;
+    struct content content; /* as committed; generation 0: none */
+    uint32_t crc32;         /* of the committed content */
+    uint32_t capacity;
+    bool dirty; /* something is not committed yet */
+};
+int node_get_info(struct nodes *ns, uint64_t id, bool want_crc, struct node_info *info);
+
+#endif

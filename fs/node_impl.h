@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* node_impl.h - what node.c (files in memory) and commit.c (from there to the store) share.
+ *
+ * Lock order: commit_lock, lock, the store's own.  Functions here are called with lock held, those
+ * that say so with commit_lock too; some let go of lock while the store works, and say so as well:
+ * whoever calls them pins the node, or has a handle on it, and looks again at what it knew. */
+#ifndef VNVRAM_FS_NODE_IMPL_H
+#define VNVRAM_FS_NODE_IMPL_H
+
+#include "fs/blob.h"
+#include "fs/node.h"
+#include <fcntl.h>
+#include <pthread.h>
+
+/* What a handle has done that is not committed yet. */
+enum { DID_CREATE = 1, DID_TRUNCATE = 2, DID_WRITE = 4 };
+
+struct handle {
+    struct node *node;
+    struct handle *next;
+    int flags;
+    unsigned pending;  /* DID_* */
+    unsigned inflight; /* DID_* that the commit in flight carries */
+};
+
+struct node {
+    uint64_t id;
+    char *name; /* NULL: unlinked */
+    uint64_t lookups;
+    unsigned pins; /* calls that let go of the lock and come back */
+    struct handle *handles;
+
+    bool stored;            /* the store has an entry, with... */
+    uint32_t home;          /* ...this slot, */
+    struct content content; /* this content */
+    struct file_attr base;  /* and these attributes (attr_changed: soon) */
+    bool attr_changed;
+
+    /* As programs see it. */
+    uint32_t slot; /* held, once; SLOT_NONE when unlinked and closed by all */
+    struct file_attr attr;
+    uint64_t size;
+    struct blob *blob; /* NULL when empty or not loaded */
+    bool loaded;
+    bool changed;    /* the content is not what the store has */
+    bool pages;      /* written through a mapping since the last commit */
+    bool committing; /* a commit of this node is in flight */
+};
+
+struct nodes {
+    struct store *store;
+    struct nodes_options opt;
+    bool sealed;
+
+    pthread_mutex_t commit_lock;
+    pthread_mutex_t lock; /* all below */
+    bool failed;          /* a commit failed for good */
+    struct file_attr root;
+    bool root_changed;
+    size_t n_ids, n_names, room; /* room: of both arrays */
+    struct node **by_id, **by_name;
+};
+
+static inline bool
+writable(const struct handle *h)
+{
+    return (h->flags & O_ACCMODE) != O_RDONLY;
+}
+
+void nodes_now(const struct nodes *ns, struct timespec *now);
+int nodes_read_only(const struct nodes *ns); /* 0, or -EROFS */
+void attr_apply(struct file_attr *attr, const struct attr_change *ch, const struct timespec *now);
+
+/* Drops what the node keeps in memory if nobody needs it, and all of an unlinked one that nobody
+ * has open; frees it once it is forgotten, too.  Returns the slot to drop after unlocking, or
+ * SLOT_NONE. */
+uint32_t node_retire(struct nodes *ns, struct node *n);
+
+/* ---- commit.c -----------------------------------------------------------------------------------
+ */
+
+struct txn;
+
+int txn_new(struct txn **t, size_t files);
+void txn_freep(struct txn **t);
+/* The file as it is now; with its content if @carry and that has changed, or its entry if it has
+ * none.
+ * @attr: what to store; NULL: the working ones with the content, else those that the store should
+ * have. */
+void txn_file(struct nodes *ns, struct txn *t, struct node *n, const struct file_attr *attr,
+              bool carry);
+void txn_change(struct txn *t, const struct change *c);
+void txn_root(struct nodes *ns, struct txn *t, const struct file_attr *root);
+/* Commits.  commit_lock is held; lets go of lock meanwhile. */
+int txn_run(struct nodes *ns, struct txn *t);
+
+/* The file with its content: a transaction of its own. */
+int commit_file(struct nodes *ns, struct node *n);
+
+#endif

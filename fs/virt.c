@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "fs/virt.h"
+#include "base/scope.h"
+#include "fs/json.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+    MAX_OPEN = 64,
+    SLOT_BITS = 16
+}; /* a snapshot of each of these generations may be in memory */
+
+struct virt {
+    struct store *store;
+    struct virt_options opt;
+    bool sealed;
+    unsigned open; /* atomic */
+};
+
+/* An open status or image. */
+struct virt_file {
+    char *text;
+    size_t len;
+    struct snapshot *snapshot;
+};
+
+static const struct {
+    const char *name;
+    uint64_t ino;
+} members[] = {{"status", INO_STATUS}, {"image", INO_IMAGE}, {"previous", INO_PREVIOUS}};
+
+enum { N_MEMBERS = sizeof members / sizeof *members };
+
+bool
+virt_name_is_reserved(const char *name)
+{
+    return strcmp(name, ".vnvram") == 0 || strcmp(name, "tpm0") == 0;
+}
+
+int
+virt_new(struct virt **out, struct store *s, const struct virt_options *opt)
+{
+    struct virt *v = calloc(1, sizeof *v);
+
+    if (!v)
+        return -ENOMEM;
+    *v = (struct virt){
+        .store = s, .opt = *opt, .sealed = store_superblock(s)->seal_mode != SEAL_NONE};
+    *out = v;
+    return 0;
+}
+
+void
+virt_free(struct virt *v)
+{
+    free(v);
+}
+
+/* ---- attributes ---------------------------------------------------------------------------------
+ */
+
+static uint64_t
+previous_ino(const struct content *c)
+{
+    return INO_FIRST_PREVIOUS | c->generation << SLOT_BITS | c->slot;
+}
+
+static void
+fill_fixed(struct virt *v, uint64_t ino, struct stat *st)
+{
+    bool dir = ino == INO_VIRT || ino == INO_PREVIOUS;
+    struct file_attr root;
+
+    v->opt.root(v->opt.root_arg, &root);
+    *st = (struct stat){
+        .st_ino = ino,
+        .st_mode = dir                 ? S_IFDIR | 0555
+                   : ino == INO_STATUS ? S_IFREG | 0444
+                                       : S_IFREG | 0400, /* an unsealed image is all secrets */
+        .st_nlink = dir ? 2 : 1,
+        .st_uid = root.uid,
+        .st_gid = root.gid,
+        .st_size = ino == INO_IMAGE ? (off_t)store_superblock(v->store)->image_size : 0,
+        .st_blksize = BLOCK_SIZE,
+        .st_mtim = root.mtime,
+        .st_ctim = root.ctime,
+        .st_atim = root.atime,
+    };
+    st->st_blocks = st->st_size / 512;
+}
+
+/* As the file was, but read-only. */
+static void
+fill_previous(const struct entry *e, struct stat *st)
+{
+    *st = (struct stat){
+        .st_ino = previous_ino(&e->previous),
+        .st_mode = S_IFREG | (e->attr.mode & 0444),
+        .st_nlink = 1,
+        .st_uid = e->attr.uid,
+        .st_gid = e->attr.gid,
+        .st_size = (off_t)e->previous.length,
+        .st_blksize = BLOCK_SIZE,
+        .st_blocks = (blkcnt_t)((e->previous.length + 511) / 512),
+        .st_mtim = e->attr.mtime,
+        .st_ctim = e->attr.ctime,
+        .st_atim = e->attr.atime,
+    };
+}
+
+/* The entry whose previous content has the inode number @ino. */
+static int
+find_previous(struct virt *v, uint64_t ino, struct entry *e)
+{
+    AUTO_FREE struct entry *entries = NULL;
+    size_t n = 0;
+    int r = store_list(v->store, &entries, &n);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n; i++) {
+        if (entries[i].previous.generation == 0 || previous_ino(&entries[i].previous) != ino)
+            continue;
+        *e = entries[i];
+        return 0;
+    }
+    return -ESTALE;
+}
+
+int
+virt_lookup(struct virt *v, uint64_t parent, const char *name, struct stat *st)
+{
+    struct entry e;
+
+    if (parent == INO_ROOT && strcmp(name, ".vnvram") == 0) {
+        fill_fixed(v, INO_VIRT, st);
+        return 0;
+    }
+    for (size_t i = 0; parent == INO_VIRT && i < N_MEMBERS; i++) {
+        if (strcmp(name, members[i].name) == 0) {
+            fill_fixed(v, members[i].ino, st);
+            return 0;
+        }
+    }
+    if (parent != INO_PREVIOUS || store_find(v->store, name, &e) < 0 ||
+        e.previous.generation == 0 || !store_is_whole(v->store, &e.previous))
+        return -ENOENT;
+    fill_previous(&e, st);
+    return 0;
+}
+
+int
+virt_stat(struct virt *v, uint64_t ino, struct stat *st)
+{
+    struct entry e;
+    int r = 0;
+
+    if (ino < INO_FIRST_PREVIOUS) {
+        fill_fixed(v, ino, st);
+    } else {
+        r = find_previous(v, ino, &e);
+        if (r == 0)
+            fill_previous(&e, st);
+    }
+    return r;
+}
+
+static bool
+next_previous(struct virt *v, uint64_t *at, struct stat *st, char name[NAME_MAX_LEN + 1])
+{
+    AUTO_FREE struct entry *entries = NULL;
+    size_t n = 0;
+
+    if (store_list(v->store, &entries, &n) < 0)
+        return false;
+    for (size_t i = *at; i < n; i++) {
+        if (entries[i].previous.generation == 0 || !store_is_whole(v->store, &entries[i].previous))
+            continue;
+        fill_previous(&entries[i], st);
+        strcpy(name, entries[i].name);
+        *at = i + 1;
+        return true;
+    }
+    return false;
+}
+
+bool
+virt_next(struct virt *v, uint64_t dir, uint64_t *at, struct stat *st, char name[NAME_MAX_LEN + 1])
+{
+    if (dir == INO_PREVIOUS)
+        return next_previous(v, at, st, name);
+    if (*at >= N_MEMBERS)
+        return false;
+    fill_fixed(v, members[*at].ino, st);
+    strcpy(name, members[*at].name);
+    ++*at;
+    return true;
+}
+
+/* ---- status -------------------------------------------------------------------------------------
+ */
+
+static void
+put_uuid(FILE *out, const uint8_t u[UUID_SIZE])
+{
+    fputs("{\n  \"uuid\": \"", out);
+    for (int i = 0; i < UUID_SIZE; i++)
+        fprintf(out, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", u[i]);
+    fputc('"', out);
+}
+
+static void
+put_status(struct virt *v, FILE *out)
+{
+    struct store_info info;
+
+    store_get_info(v->store, &info);
+    put_uuid(out, info.uuid);
+    json_member_bool(out, "sealed", info.seal_mode != SEAL_NONE);
+    json_member_number(out, "generation", info.generation);
+    json_member_bool(out, "clean", info.clean);
+    json_member_bool(out, "read_only", info.read_only != 0);
+    json_member_string(out, "read_only_why", info.read_only ? info.read_only_why : NULL);
+    json_member_number(out, "slots_total", info.slots_total);
+    json_member_number(out, "slots_used", info.slots_used);
+    json_member_number(out, "bytes_total", info.bytes_total);
+    json_member_number(out, "bytes_used", info.bytes_used);
+    json_member_number(out, "files", info.files);
+    json_member_time(out, "last_commit", info.committed);
+    json_member_bool(out, "recovered", info.recovered);
+    json_member_number(out, "recoveries", info.recoveries);
+    json_member_number(out, "flushes", info.flushes);
+    if (v->opt.status)
+        v->opt.status(v->opt.status_arg, out);
+    fputs("\n}\n", out);
+}
+
+static int
+make_status(struct virt *v, struct virt_file *f)
+{
+    FILE *out = open_memstream(&f->text, &f->len);
+    bool bad;
+
+    if (!out)
+        return -ENOMEM;
+    put_status(v, out);
+    bad = ferror(out);
+    return fclose(out) != 0 || bad ? -ENOMEM : 0;
+}
+
+/* ---- open, read ---------------------------------------------------------------------------------
+ */
+
+static void
+virt_freep(struct virt_file **f)
+{
+    if (!*f)
+        return;
+    if ((*f)->snapshot)
+        snapshot_put((*f)->snapshot);
+    free((*f)->text);
+    free(*f);
+}
+
+int
+virt_open(struct virt *v, uint64_t ino, struct virt_file **out)
+{
+    AUTO(virt_freep) struct virt_file *f = NULL;
+    struct entry e;
+    int r;
+
+    *out = NULL;
+    if (ino >= INO_FIRST_PREVIOUS)
+        return find_previous(v, ino, &e);
+    f = calloc(1, sizeof *f);
+    if (!f)
+        return -ENOMEM;
+    if (__atomic_fetch_add(&v->open, 1, __ATOMIC_RELAXED) >= MAX_OPEN)
+        r = -ENFILE;
+    else
+        r = ino == INO_STATUS ? make_status(v, f) : store_snapshot(v->store, &f->snapshot);
+    if (r < 0) {
+        __atomic_fetch_sub(&v->open, 1, __ATOMIC_RELAXED);
+        return r;
+    }
+    *out = steal(&f);
+    return 0;
+}
+
+/* Verifies the whole bank each time: nothing is kept, and nothing but that content is ever shown.
+ */
+static int
+read_previous(struct virt *v, uint64_t ino, char **buf, size_t *len)
+{
+    struct entry e;
+    int r = find_previous(v, ino, &e);
+    size_t size = r == 0 ? e.previous.length : 0;
+
+    if (r < 0)
+        return r;
+    *buf = malloc(size + 1);
+    if (!*buf)
+        return -ENOMEM;
+    r = store_read(v->store, &e.previous, *buf);
+    if (r < 0)
+        virt_free_data(v, *buf, size);
+    *len = size;
+    return r;
+}
+
+static int
+copy_part(struct virt_file *f, size_t n, uint64_t off, char **buf, size_t *got)
+{
+    uint64_t size = f->snapshot ? snapshot_size(f->snapshot) : f->len;
+    int r = 0;
+
+    *got = off >= size ? 0 : n < size - off ? n : (size_t)(size - off);
+    *buf = malloc(*got + 1);
+    if (!*buf)
+        return -ENOMEM;
+    if (f->snapshot && *got)
+        r = snapshot_pread(f->snapshot, *buf, *got, off);
+    else if (*got)
+        memcpy(*buf, f->text + off, *got);
+    if (r < 0)
+        free(*buf);
+    return r;
+}
+
+int
+virt_read(struct virt *v, uint64_t ino, struct virt_file *f, size_t n, uint64_t off, char **buf,
+          size_t *got)
+{
+    char *whole, *part;
+    size_t len;
+    int r;
+
+    if (f)
+        return copy_part(f, n, off, buf, got);
+    r = read_previous(v, ino, &whole, &len);
+    if (r < 0)
+        return r;
+    *got = off >= len ? 0 : n < len - off ? n : (size_t)(len - off);
+    part = malloc(*got + 1);
+    if (part)
+        memcpy(part, whole + (*got ? off : 0), *got);
+    virt_free_data(v, whole, len);
+    *buf = part;
+    return part ? 0 : -ENOMEM;
+}
+
+void
+virt_free_data(struct virt *v, char *buf, size_t n)
+{
+    if (v->sealed)
+        explicit_bzero(buf, n);
+    free(buf);
+}
+
+void
+virt_release(struct virt *v, struct virt_file *f)
+{
+    if (!f)
+        return;
+    virt_freep(&f);
+    __atomic_fetch_sub(&v->open, 1, __ATOMIC_RELAXED);
+}
