@@ -58,7 +58,8 @@ static int
 check_with_retries(const char *path, struct options *o, struct notes *notes,
                    struct check_result *res)
 {
-    int r = o->key.given ? keys_read(&o->key, false) : 0; /* asks, maybe: before the image is open */
+    int r =
+        o->key.given ? keys_read(&o->key, false) : 0; /* asks, maybe: before the image is open */
 
     if (r < 0)
         return r;
@@ -79,14 +80,8 @@ check_with_retries(const char *path, struct options *o, struct notes *notes,
 static void
 print_text(const char *path, const struct notes *notes, const struct check_result *res)
 {
-    for (size_t i = 0; i < notes->n; i++) {
-        const struct note *n = &notes->list[i];
-
-        if (n->r == 0)
-            printf("%s: %s: %s\n", path, n->where, n->text);
-        else
-            printf("%s: %s: %s: %s\n", path, n->where, finding_name(n->r), n->text);
-    }
+    for (size_t i = 0; i < notes->n; i++)
+        printf("%s: %s: %s\n", path, notes->list[i].where, notes->list[i].text);
     printf("%s: %u structures verified%s, %u problems\n", path, res->structures,
            res->authenticated ? " and authenticated" : "", res->problems);
 }
@@ -116,14 +111,37 @@ print_json(const char *path, const struct notes *notes, const struct check_resul
     json_object_put(root);
 }
 
+/* Opens the image for writing once: that restores a superblock copy, and settles a torn commit. */
+static int
+repair(const char *path, struct options *o)
+{
+    const struct store_options opt = {.repair = true, .unlock = keys_unlock, .unlock_arg = &o->key};
+    AUTO(dev_closep) struct dev *d = NULL;
+    struct store *s;
+    int r = dev_file_open(&d, path, 0);
+
+    if (r < 0)
+        return r;
+    r = store_open(&s, d, &opt);
+    if (r < 0)
+        return r;
+    steal(&d); /* the store's */
+    r = store_settle(s);
+    store_close(s);
+    return r;
+}
+
 int
 cmd_check(struct options *o)
 {
     AUTO(notes_fini) struct notes notes = {0};
     struct check_result res = {0};
     const char *path = o->args[0];
-    int r = check_with_retries(path, o, &notes, &res);
+    int r = o->repair ? repair(path, o) : 0;
 
+    if (r < 0)
+        return image_advise(path, r);
+    r = check_with_retries(path, o, &notes, &res);
     if (o->json)
         print_json(path, &notes, &res, r);
     else

@@ -60,7 +60,7 @@ may_overwrite(struct dev *d, bool force)
 
 /* The size of the image on @d, and what it takes for @spec to fit. */
 static int
-fit(struct dev *d, struct format_spec *spec, bool size_given)
+fit(struct dev *d, struct format_spec *spec)
 {
     AUTO_FREE struct superblock *sb = calloc(1, sizeof *sb);
     uint64_t need = 0;
@@ -69,10 +69,6 @@ fit(struct dev *d, struct format_spec *spec, bool size_given)
     if (!sb)
         return report(-ENOMEM, "out of memory");
     r = store_layout(sb, spec, &need);
-    if (r == -ERANGE && !size_given) { /* reservations made it larger than its profile */
-        spec->image_size = 0;
-        r = store_layout(sb, spec, &need);
-    }
     if (r == -ERANGE)
         return report(r, "%s: %" PRIu64 " bytes are too small for these slots, which take %" PRIu64,
                       d->name, spec->image_size, need);
@@ -120,7 +116,7 @@ format_device(const char *path, struct options *o, struct format_spec *spec)
         return r;
     r = may_overwrite(d, o->force);
     if (r == 0)
-        r = fit(d, spec, o->size != 0);
+        r = fit(d, spec);
     return r < 0 ? r : write_image(d, spec, o);
 }
 

@@ -16,30 +16,28 @@ image_advise(const char *path, int r)
         int finding;
         const char *next;
     } advice[] = {
-        {-ENODATA, "\"vnvram format\" makes an image of it; if it held one, restore a backup"},
+        {-ENODATA,
+         "\"vnvram format\" makes an image of it; if it held one before, restore a backup"},
         {-EMEDIUMTYPE,
-         "is it the right path? \"vnvram format --force\" would overwrite what is there"},
-        {-EUCLEAN,
-         "\"vnvram check\" says where; -o degraded mounts what is intact, read-only; then "
-         "restore a backup"},
+         "look whether the path is right; \"vnvram format --force\" overwrites what is there"},
+        {-EUCLEAN, "restore a backup; what is intact can be saved from a mount with -o degraded"},
         {-ENOKEY, "give its key with -o key_file=PATH, or -o key_format=passphrase to be asked"},
         {-EKEYREJECTED,
          "try another key, and look whether key_format= is right; nothing was changed"},
         {-EKEYREVOKED,
          "if it should be sealed, somebody replaced it: do not use it; else leave out the "
-         "key options"},
+         "key"},
         {-EPROTONOSUPPORT, "use the version of vnvram that made it, or a newer one"},
-        {-ERANGE, "restore it whole from a backup; a copy must have every byte"},
-        {-EBUSY,
-         "unmount it first (\"vnvram unmount DIRECTORY\"), or wait for the command that has it"},
-        {-ESTALE, "an older state was put in its place: find the newest"},
+        {-ERANGE, "restore it whole from a backup: a copy must have every byte"},
+        {-EBUSY, "unmount it (\"vnvram unmount\"), or wait for the command that has it"},
+        {-ESTALE, "an older state was put in place of a newer one: find the newest"},
         {-EBADMSG,
          "somebody changed it without its key: do not use it; restore a backup you trust"},
     };
 
     for (size_t i = 0; i < sizeof advice / sizeof advice[0]; i++) {
         if (advice[i].finding == r)
-            report(r, "%s: %s: %s", path, finding_name(r), advice[i].next);
+            report(r, "%s: %s; what to do: %s", path, finding_name(r), advice[i].next);
     }
     return finding_exit_code(r);
 }
@@ -192,7 +190,7 @@ count_slots(struct look *l)
 
         info->files += e->kind == ENTRY_FILE;
         info->tombstones += e->kind == ENTRY_TOMBSTONE;
-        info->slots_used += e->kind != ENTRY_TOMBSTONE && e->slot != SLOT_NONE;
+        info->slots_used += (e->slot != SLOT_NONE) + (e->reserve_slot != SLOT_NONE);
         info->bytes_used += e->kind == ENTRY_FILE ? e->current.length : 0;
     }
 }

@@ -15,7 +15,8 @@ enum { TIME_TEXT = 32, BAR = 20 };
 
 /* What a slot is for, now. */
 struct slot_view {
-    const struct entry *owner;    /* FILE or RESERVED; NULL: free */
+    const struct entry *file;     /* whose it is */
+    const struct entry *reserved; /* for whose growth it is kept */
     const struct entry *previous; /* whose content from before lies here */
 };
 
@@ -48,8 +49,10 @@ view_slots(const struct look *l)
     for (size_t i = 0; view && i < l->n_entries; i++) {
         const struct entry *e = &l->entries[i];
 
-        if (e->kind != ENTRY_TOMBSTONE && e->slot < l->info.slots_total)
-            view[e->slot].owner = e;
+        if (e->slot < l->info.slots_total)
+            view[e->slot].file = e;
+        if (e->reserve_slot < l->info.slots_total)
+            view[e->reserve_slot].reserved = e;
         if (e->previous.generation && e->previous.slot < l->info.slots_total)
             view[e->previous.slot].previous = e;
     }
@@ -116,30 +119,36 @@ print_before(const struct entry *e)
 
     printf("%s of ", size_text(text, e->previous.length));
     print_name(e->name);
-    printf(e->kind == ENTRY_TOMBSTONE ? " before it was deleted" : " before its last change");
+    printf(e->kind == ENTRY_TOMBSTONE ? ", deleted" : " before its last change");
 }
 
 static void
 print_slot(const struct slot_view *v, uint32_t capacity)
 {
-    const struct entry *e = v->owner;
     char text[SIZE_TEXT];
 
-    if (!e) {
-        printf("%-30s", "free");
-    } else if (e->kind == ENTRY_RESERVED) {
-        printf("%-30s", "reserved");
-        print_name(e->name);
+    if (v->file) {
+        print_bar(v->file->current.length, capacity);
+        print_name(v->file->name);
+        printf(", %s", size_text(text, v->file->current.length));
+    } else if (v->reserved) {
+        printf("%-*s", BAR + 8, "reserved");
+        print_name(v->reserved->name);
+        printf(", %s", size_text(text, v->reserved->reserved));
     } else {
-        print_bar(e->current.length, capacity);
-        print_name(e->name);
-        printf(" (%s)", size_text(text, e->current.length));
+        printf(v->previous ? "%-*s" : "%.*s", v->previous ? BAR + 8 : 4, "free");
     }
     if (v->previous) {
-        printf("%s", e ? "; keeps " : "keeps ");
+        printf(v->file || v->reserved ? "; keeps " : "keeps ");
         print_before(v->previous);
     }
     putchar('\n');
+}
+
+static bool
+keeps_nothing(const struct slot_view *v)
+{
+    return !v->file && !v->reserved && !v->previous;
 }
 
 /* Free slots that follow each other and keep nothing are one line. */
@@ -148,7 +157,7 @@ run_of_free(const struct look *l, const struct slot_view *view, uint32_t first)
 {
     uint32_t i = first, capacity = superblock_slot_capacity(&l->sb, first);
 
-    while (i < l->info.slots_total && !view[i].owner && !view[i].previous &&
+    while (i < l->info.slots_total && keeps_nothing(&view[i]) &&
            superblock_slot_capacity(&l->sb, i) == capacity)
         i++;
     return i - first;
@@ -197,19 +206,19 @@ add_bool(struct json_object *o, const char *key, bool value)
 static struct json_object *
 json_slot(const struct look *l, const struct slot_view *v, uint32_t i)
 {
-    static const char *const kinds[] = {
-        [ENTRY_FILE] = "file", [ENTRY_TOMBSTONE] = "deleted", [ENTRY_RESERVED] = "reserved"};
     struct json_object *o = json_object_new_object();
 
     add_number(o, "slot", i);
     add_number(o, "capacity", superblock_slot_capacity(&l->sb, i));
-    add_string(o, "state", v->owner ? kinds[v->owner->kind] : "free");
-    if (v->owner)
-        add_string(o, "name", v->owner->name);
-    if (v->owner && v->owner->kind == ENTRY_FILE) {
-        add_number(o, "length", v->owner->current.length);
-        add_number(o, "generation", v->owner->current.generation);
-        add_number(o, "bank", v->owner->current.bank);
+    add_string(o, "state", v->file ? "file" : v->reserved ? "reserved" : "free");
+    if (v->file) {
+        add_string(o, "name", v->file->name);
+        add_number(o, "length", v->file->current.length);
+        add_number(o, "generation", v->file->current.generation);
+        add_number(o, "bank", v->file->current.bank);
+    } else if (v->reserved) {
+        add_string(o, "name", v->reserved->name);
+        add_number(o, "reserved", v->reserved->reserved);
     }
     if (v->previous) {
         struct json_object *p = json_object_new_object();

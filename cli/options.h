@@ -55,6 +55,7 @@ struct options {
     /* unmount; .force too */
     bool lazy;
 
+    bool repair; /* check */
     bool json;
 
     /* The rest: argv's own strings. */
