@@ -33,7 +33,7 @@ silence_standard_fds(void)
 int
 confine_inheritance(int fd)
 {
-    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ};
     struct rlimit none = {0, 0};
     sigset_t empty;
     int r;
