@@ -42,6 +42,7 @@ confine_inheritance(int fd)
         signal(ignored[i], SIG_IGN);
     sigemptyset(&empty);
     sigprocmask(SIG_SETMASK, &empty, NULL);
+    setsid(); /* no stop from the terminal either */
     prctl(PR_SET_NAME, "vnvram-tpm");
     prctl(PR_SET_DUMPABLE, 0);
     setrlimit(RLIMIT_CORE, &none);
