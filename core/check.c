@@ -153,16 +153,31 @@ check_copy(struct check *c, const struct copies *k, unsigned i, unsigned best)
                 : "older than the other copy: an update was interrupted; the next mount finishes it");
 }
 
-/* The sealer, or none where there is no key: then checksums only. */
+/* The sealer, or none where there is no key: then checksums only.  A key that does not open the copy to
+ * believe may open the other, and so tell tampering from a wrong key. */
 static int
-unlock_copy(struct check *c, store_unlock_fn *unlock, void *arg)
+unlock_copies(struct check *c, const struct copies *k, unsigned best, store_unlock_fn *unlock, void *arg)
 {
+    unsigned other = 1 - best;
     int r = unlock ? unlock(arg, &c->sb, &c->sealer) : -ENOKEY;
 
+    if ((r == -EKEYREJECTED || r == -EPROTONOSUPPORT) && k->r[other] == 0 &&
+        memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0 &&
+        k->sb[other].key_epoch == c->sb.key_epoch &&
+        unlock(arg, &k->sb[other], &c->sealer) == 0) {
+        if (format_verify(c->sealer, SEAL_SUPERBLOCK, k->buf[best], BLOCK_SIZE) < 0) {
+            c->sb = k->sb[other];
+            r = 0;
+        } else {
+            sealer_free(c->sealer); /* the key was removed since */
+        }
+    }
     if (r == -ENOKEY) {
         c->sealer = NULL;
         return 0;
     }
+    if (r < 0)
+        c->sealer = NULL;
     c->res->authenticated = r == 0 && c->sb.seal_mode != SEAL_NONE;
     return r;
 }
@@ -181,7 +196,7 @@ check_superblocks(struct check *c, store_unlock_fn *unlock, void *arg, bool *fou
         return explain_none(c, &k);
     best = k.r[0] < 0 || (k.r[1] == 0 && k.sb[1].sequence > k.sb[0].sequence);
     c->sb = k.sb[best];
-    r = unlock_copy(c, unlock, arg);
+    r = unlock_copies(c, &k, best, unlock, arg);
     if (r < 0)
         return r;
     for (unsigned i = 0; i < 2; i++)

@@ -169,20 +169,21 @@ judge_other(struct dev *d, const struct copy *best, const struct copy *other, st
     return 0;
 }
 
-/* The key does not open the newer copy; perhaps it opens the older one.  If that proves the newer one
- * authentic, the key has been removed since, else somebody tampered with it. */
+/* The key does not open the newer copy (@r), or its cipher is not supported; perhaps the key opens the
+ * older one.  If that proves the newer one authentic, the key has been removed since; else somebody
+ * tampered with it. */
 static int
 judge_rejected(struct dev *d, const struct copy *best, const struct copy *other, store_unlock_fn *unlock,
-               void *arg)
+               void *arg, int r)
 {
     AUTO(sealer_freep) struct sealer *sealer = NULL;
 
-    if (other->r == 0 && memcmp(other->sb.keyslots, best->sb.keyslots, sizeof best->sb.keyslots) != 0 &&
+    if (other->r == 0 && memcmp(other->buf, best->buf, BLOCK_SIZE) != 0 &&
         other->sb.key_epoch == best->sb.key_epoch && unlock(arg, &other->sb, &sealer) == 0 &&
         format_verify(sealer, SEAL_SUPERBLOCK, best->buf, BLOCK_SIZE) < 0)
         return report(-EBADMSG, "%s: forged: a superblock was changed by somebody without the key",
                       d->name);
-    return report(-EKEYREJECTED, "%s: wrong key: it opens no key slot", d->name);
+    return r; /* reported by unlock() */
 }
 
 int
@@ -199,12 +200,9 @@ recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct su
         return explain_no_superblock(d, c);
     best = newer_copy(c);
     *out = (struct superblocks){.sb = c[best].sb, .best = best};
-    if (c[best].sb.image_size > d->size)
-        return report(-ERANGE, "%s: truncated: %" PRIu64 " of %" PRIu64 " bytes are there", d->name,
-                      d->size, c[best].sb.image_size);
     r = unlock(arg, &c[best].sb, &sealer);
-    if (r == -EKEYREJECTED)
-        return judge_rejected(d, &c[best], &c[1 - best], unlock, arg);
+    if (r == -EKEYREJECTED || r == -EPROTONOSUPPORT)
+        return judge_rejected(d, &c[best], &c[1 - best], unlock, arg, r);
     if (r < 0)
         return r; /* reported there */
     out->sealer = sealer;
@@ -217,6 +215,9 @@ recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct su
     r = judge_other(d, &c[best], &c[1 - best], out);
     if (r < 0)
         return r;
+    if (out->sb.image_size > d->size)
+        return report(-ERANGE, "%s: truncated: %" PRIu64 " of %" PRIu64 " bytes are there", d->name,
+                      d->size, out->sb.image_size);
     out->sealer = steal(&sealer);
     return 0;
 }

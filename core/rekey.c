@@ -150,16 +150,16 @@ wipe_unused_banks(struct store *s)
     return 0;
 }
 
-/* From here on only the new key counts. */
+/* From here on only the new key counts, and the store owns its sealer. */
 static int
-switch_over(struct store *s, const struct superblock *sb, struct sealer *sealer, struct directory *next)
+switch_over(struct store *s, const struct superblock *sb, struct sealer **sealer, struct directory *next)
 {
-    int r = write_both(s, sb, sealer);
+    int r = write_both(s, sb, *sealer);
 
     if (r < 0)
         return r;
     sealer_free(s->sealer);
-    s->sealer = sealer;
+    s->sealer = steal(sealer);
     s->sb = *sb;
     directory_fini(&s->dir);
     s->dir = *next;
@@ -173,6 +173,7 @@ store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_CO
              uint8_t key_size)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+    AUTO(sealer_freep) struct sealer *owned = sealer;
     AUTO(fini_directory) struct directory next = {0};
     struct superblock sb = s->sb;
     int r;
@@ -199,7 +200,7 @@ store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_CO
         r = commit_flush(s);
     if (r < 0)
         return r == -EIO ? fail_store(s, r, "a write failed") : r;
-    r = switch_over(s, &sb, sealer, &next);
+    r = switch_over(s, &sb, &owned, &next);
     if (r == 0)
         r = wipe_unused_banks(s);
     return r < 0 ? r : settle_locked(s);

@@ -173,8 +173,8 @@ void snapshot_put(struct snapshot *sn);
 /* Replaces the key slots in both superblocks, each copy flushed before the other is written, then
  * commits a directory that refuses older superblocks.  Durable when it returns 0. */
 int store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE]);
-/* New volume key: rewrites all content under @sealer (key epoch +1) and switches over atomically.  On
- * success the store owns @sealer. */
+/* New volume key: rewrites all content under @sealer (key epoch +1) and switches over atomically.  Takes
+ * over @sealer, whatever it returns. */
 int store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE],
                  uint8_t key_size);
 

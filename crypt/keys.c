@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypt/keys.h"
+#include "base/bytes.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "crypt/aes.h"
@@ -115,6 +116,24 @@ try_slots(struct key_options *opt, const struct superblock *sb, const struct sec
     return -EKEYREJECTED;
 }
 
+/* Once, however many superblocks were tried. */
+static int
+say_rejected(struct key_options *opt, const struct superblock *sb, unsigned bad_group)
+{
+    if (opt->rejected)
+        return -EKEYREJECTED;
+    opt->rejected = true;
+    if (bytes_are_zero(sb->keyslots[0], sizeof sb->keyslots))
+        return report(-EKEYREJECTED,
+                      "the image has no key slots any more: its keys were destroyed, and "
+                      "nothing opens it");
+    if (bad_group)
+        return report(-EKEYREJECTED,
+                      "wrong key: if this is a recovery key, group %u of it is mistyped",
+                      bad_group);
+    return report(-EKEYREJECTED, "wrong key: it opens none of the image's key slots");
+}
+
 int
 keys_find_slot(struct key_options *opt, const struct superblock *sb)
 {
@@ -136,11 +155,7 @@ keys_find_slot(struct key_options *opt, const struct superblock *sb)
     r = try_slots(opt, sb, recovery, false);
     if (r == -EKEYREJECTED)
         r = try_slots(opt, sb, recovery, true);
-    if (r != -EKEYREJECTED)
-        return r;
-    if (group)
-        return report(r, "wrong key: if this is a recovery key, group %u of it is mistyped", group);
-    return report(r, "wrong key: it opens none of the image's key slots");
+    return r == -EKEYREJECTED ? say_rejected(opt, sb, group) : r;
 }
 
 int

@@ -36,6 +36,7 @@ struct key_options {
     /* What has been read and opened, so that nobody is asked twice. */
     struct secret *key;
     bool is_passphrase;
+    bool rejected; /* said so */
     struct secret *volume_key;
     uint8_t opened_slot[KEYSLOT_SIZE]; /* the slot that .volume_key came from */
 };

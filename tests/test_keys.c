@@ -830,6 +830,7 @@ a_key_is_read_once_for_both_superblocks(void **state)
     assert_int_equal(unlock(&user, &a), -EKEYREJECTED);
     assert_int_equal(unlock(&user, &b), 0);
     assert_int_equal(unlock(&user, &b), 0);
+    assert_true(was_said("its keys were destroyed"));
     /* the volume key that is at hand does not open what it should not */
     assert_int_equal(unlock(&user, &a), -EKEYREJECTED);
     said[0] = '\0';
