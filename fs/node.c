@@ -511,7 +511,7 @@ open_handle(struct node *n, int flags, struct handle **out)
 
 /* O_TRUNC: what is in the store stays there until a commit point. */
 static void
-truncate_all(struct nodes *ns, struct node *n, struct handle *h)
+truncate_all(struct nodes *ns, struct node *n, struct handle *h, bool privileged)
 {
     struct timespec now;
 
@@ -521,11 +521,13 @@ truncate_all(struct nodes *ns, struct node *n, struct handle *h)
     n->size = 0;
     n->loaded = n->changed = true;
     n->attr.mtime = n->attr.ctime = now;
+    if (!privileged)
+        n->attr.mode &= ~(uint32_t)(n->attr.mode & S_IXGRP ? S_ISUID | S_ISGID : S_ISUID);
     h->pending |= DID_TRUNCATE;
 }
 
 static int
-open_node(struct nodes *ns, struct node *n, int flags, struct handle **h)
+open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct handle **h)
 {
     bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
     int r = writes ? nodes_read_only(ns) : 0;
@@ -535,17 +537,17 @@ open_node(struct nodes *ns, struct node *n, int flags, struct handle **h)
     if (r == 0)
         r = open_handle(n, flags, h);
     if (r == 0 && (flags & O_TRUNC))
-        truncate_all(ns, n, *h);
+        truncate_all(ns, n, *h, privileged);
     return r;
 }
 
 int
-node_open(struct nodes *ns, uint64_t id, int flags, struct handle **h)
+node_open(struct nodes *ns, uint64_t id, int flags, bool privileged, struct handle **h)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
     struct node *n = find_id(ns, id);
 
-    return n ? open_node(ns, n, flags, h) : -ESTALE;
+    return n ? open_node(ns, n, flags, privileged, h) : -ESTALE;
 }
 
 /* A new, empty file that the store does not know yet. */
@@ -581,7 +583,7 @@ new_node(struct nodes *ns, const char *name, const struct file_attr *who, struct
 
 int
 node_create(struct nodes *ns, const char *name, const struct file_attr *who, int flags,
-            struct node_stat *st, struct handle **h)
+            bool privileged, struct node_stat *st, struct handle **h)
 {
     AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
@@ -598,7 +600,7 @@ node_create(struct nodes *ns, const char *name, const struct file_attr *who, int
     if (is_new)
         r = new_node(ns, name, who, &n);
     if (r == 0)
-        r = is_new ? open_handle(n, flags, h) : open_node(ns, n, flags, h);
+        r = is_new ? open_handle(n, flags, h) : open_node(ns, n, flags, privileged, h);
     if (r < 0 && is_new && n) {
         free(unlink_name(ns, n));
         store_slot_drop(ns->store, node_retire(ns, n));

@@ -91,9 +91,10 @@ int node_lookup(struct nodes *ns, const char *name, struct node_stat *st);
 int node_look(struct nodes *ns, uint64_t id); /* one more lookup of a listed node */
 void node_forget(struct nodes *ns, uint64_t id, uint64_t n);
 
-/* Opens a new file (O_EXCL: -EEXIST if there is one), or the one that is there. */
+/* Opens a new file (O_EXCL: -EEXIST if there is one), or the one that is there.  O_TRUNC drops setuid and
+ * setgid bits unless the caller is @privileged; for all else the kernel asks for that itself. */
 int node_create(struct nodes *ns, const char *name, const struct file_attr *who, int flags,
-                struct node_stat *st, struct handle **h);
+                bool privileged, struct node_stat *st, struct handle **h);
 int node_mknod(struct nodes *ns, const char *name, const struct file_attr *who,
                struct node_stat *st);
 int node_unlink(struct nodes *ns, const char *name);
@@ -106,7 +107,7 @@ int node_stat(struct nodes *ns, uint64_t id, struct node_stat *st);
 /* @h: NULL, or the handle of an ftruncate, whose size is committed as a write is. */
 int node_change(struct nodes *ns, uint64_t id, struct handle *h, const struct attr_change *ch,
                 struct node_stat *st);
-int node_open(struct nodes *ns, uint64_t id, int flags, struct handle **h);
+int node_open(struct nodes *ns, uint64_t id, int flags, bool privileged, struct handle **h);
 
 /* What a read gives: bytes that stay as they are until node_put_view(). */
 struct view {

@@ -229,7 +229,7 @@ set_stat(struct fs *fs, fuse_ino_t ino, const struct fuse_file_info *fi,
         change_tpm(fs, ch);
         fill_tpm(fs, st);
     } else if (ino_is_virt(ino)) {
-        r = -EPERM;
+        r = ch->set & SET_SIZE ? -EACCES : -EPERM;
     } else {
         r = node_change(fs->nodes, ino - INO_FIRST_FILE, fi ? handle_of(fi) : NULL, ch, &n);
         if (r == 0)
@@ -441,7 +441,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     int r = check_place(parent, name);
 
     if (r == 0)
-        r = node_create(fs->nodes, name, &who, fi->flags, &n, &h);
+        r = node_create(fs->nodes, name, &who, fi->flags, who.uid == 0, &n, &h);
     if (r < 0) {
         reply_result(req, r);
         return;
@@ -459,7 +459,7 @@ static void
 open_file(fuse_req_t req, struct fs *fs, uint64_t id, struct fuse_file_info *fi)
 {
     struct handle *h;
-    int r = node_open(fs->nodes, id, fi->flags, &h);
+    int r = node_open(fs->nodes, id, fi->flags, fuse_req_ctx(req)->uid == 0, &h);
 
     if (r < 0) {
         reply_result(req, r);
