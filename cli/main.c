@@ -35,14 +35,27 @@ static const struct command commands[] = {
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},
     {"snapshot", FOR_SNAPSHOT, 2, 2, "DIRECTORY FILE", "Copy the image of a mount to a new file",
      cmd_snapshot, NULL},
-    {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE",
-     "Unmounts, and returns when the image is free", cmd_unmount, NULL},
+    {"mount", FOR_MOUNT, 2, 2, "IMAGE DIRECTORY", "Mount an image, and return when it works",
+     cmd_mount, NULL},
+    {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmount, and return when the image is free",
+     cmd_unmount, NULL},
     {0},
 };
+
+/* mount(8)'s own: 1 wrong use, 32 the mount failed. */
+static int
+as_mount(int code)
+{
+    if (code == EXIT_DONE)
+        return 0;
+    return code == EXIT_USAGE ? 1 : 32;
+}
 
 /* The names that mkfs(8), mount(8) and fsck(8) look for. */
 static const struct command helpers[] = {
     {"mkfs.vnvram", FOR_FORMAT, 1, 1, "IMAGE", "Make an image", cmd_format, NULL},
+    {"mount.vnvram", FOR_MOUNT | FOR_MOUNT_HELPER, 2, 2, "IMAGE DIRECTORY",
+     "Mount an image, and return when it works", cmd_mount, as_mount},
     {"fsck.vnvram", FOR_CHECK | FOR_FSCK_HELPER, 1, 1, "IMAGE",
      "Verify every byte of an image that a checksum covers", cmd_check, as_fsck},
     {0},

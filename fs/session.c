@@ -4,6 +4,7 @@
 #include "base/scope.h"
 #include "fs/mountinfo.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <poll.h>
 #include <signal.h>
@@ -295,8 +296,11 @@ session_detach(struct session *se)
         return 0;
     r = unmounter_ask(se->unmounter, se->dev);
     if (r == 0)
-        se->detached = true;
-    return r;
+        r = unmounter_wait(se->unmounter, DETACH_WAIT_MS);
+    if (r < 0 && r != -ENOENT)
+        return report(r, "%s: cannot unmount: %s", se->mountpoint, errno_text(r));
+    se->detached = true;
+    return 0;
 }
 
 static bool
@@ -324,30 +328,35 @@ session_abort(struct session *se)
 static void
 end_mount(struct session *se)
 {
-    int r = 0;
-
-    if (!has_ended(se, 0)) {
-        r = session_detach(se);
-        if (r == 0)
-            r = unmounter_wait(se->unmounter, DETACH_WAIT_MS);
-        if (r == 0 && se->n_threads > 0)
-            has_ended(se, END_WAIT_MS);
-    }
-    if (r < 0 && r != -ENOENT)
-        report_at(REPORT_WARNING, 0, "%s: cannot unmount: %s", se->mountpoint, errno_text(r));
+    if (!has_ended(se, 0) && session_detach(se) == 0 && se->n_threads > 0)
+        has_ended(se, END_WAIT_MS);
     if (!has_ended(se, 0))
         session_abort(se);
+}
+
+/* The kernel ends the connection when its descriptor goes, and whoever waits for an answer gets
+ * ENOTCONN.  The number must stay taken: a reply that comes late goes to /dev/null. */
+static void
+cut_connection(struct session *se)
+{
+    AUTO_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (null >= 0)
+        dup3(null, fuse_session_fd(se->fuse), O_CLOEXEC);
 }
 
 void
 session_stop(struct session *se)
 {
-    if (se->mounted)
-        end_mount(se);
+    if (!se->mounted)
+        return;
+    end_mount(se);
     se->mounted = false;
     for (unsigned i = 0; i < se->n_threads; i++)
         pthread_join(se->threads[i], NULL);
     se->n_threads = 0;
+    if (!se->gone)
+        cut_connection(se);
 }
 
 void
@@ -356,9 +365,11 @@ session_free(struct session *se)
     if (!se)
         return;
     session_stop(se);
+    /* It unmounts by path, whatever lies there by now, unless the connection has ended before. */
+    if (se->fuse && se->gone)
+        fuse_session_unmount(se->fuse);
     if (se->fuse)
-        fuse_session_destroy(
-            se->fuse); /* closes the descriptor; fuse_session_unmount() would go by path */
+        fuse_session_destroy(se->fuse); /* closes the descriptor */
     if (se->end_fd >= 0)
         close(se->end_fd);
     free(se->mountpoint);

@@ -28,14 +28,14 @@ dev_t session_dev(const struct session *se); /* st_dev of the mounted root */
 int session_end_fd(const struct session *se);
 /* Whether it ended because nothing used the mount any more: all that clients sent has been served. */
 bool session_ended_orderly(const struct session *se);
-/* Detaches the mount from the host as `umount -l` would, without waiting and without the FUSE descriptor
- * being closed; the session ends when the last reference goes. */
+/* Detaches the mount from the host as `umount -l` would, without the FUSE descriptor being closed; the
+ * session ends when the last reference goes.  The workers serve meanwhile.  Errors are reported. */
 int session_detach(struct session *se);
-/* Ends the session though clients still use it: requests in progress are finished, no more are read, and
- * the kernel answers the clients with ENOTCONN once session_free() has closed the FUSE descriptor. */
+/* Ends the session though clients still use it: requests in progress are finished, no more are read.
+ * Clients get ENOTCONN from session_stop() on. */
 void session_abort(struct session *se);
-/* Detaches a mount that is still there, aborts what then still runs, and joins the threads: when it
- * returns, nobody but the caller works on the fs.  Requests that wait for a reply may still get one. */
+/* Detaches a mount that is still there, aborts what then still runs, joins the threads and cuts the
+ * connection: when it returns, nobody but the caller works on the fs.  Late replies do no harm. */
 void session_stop(struct session *se);
 void session_free(struct session *se); /* stops it, closes the FUSE descriptor; NULL is fine */
 void session_freep(struct session **se);

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vnvram mount: the daemon's life, from the image to the mount to the TPM, and back.
+ *
+ * The order matters.  Children that must know nothing (the TPM process, the unmounter) are forked
+ * first; the key is asked for and the image recovered before anything is mounted; the TPM starts on
+ * the mount; then the front may go.  mount_end() goes the same way back. */
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/cli.h"
+#include "cli/daemon.h"
+#include "fs/fs.h"
+#include "fs/json.h"
+#include "fs/mountinfo.h"
+#include "fs/session.h"
+#include "fs/unmounter.h"
+#include "tpm/link.h"
+#include <errno.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+enum { TPM_STOP_MS = 10000 };
+
+struct mount {
+    struct options *o;
+    char *image, *dir; /* real paths */
+    bool privileged;
+    struct daemon daemon;
+    int signal_fd;
+
+    struct unmounter *unmounter;
+    pid_t tpm_pid; /* and its socket, until there is a link */
+    int tpm_socket;
+    struct tpm_link *link; /* NULL: no TPM */
+    struct store *store;
+    struct fs *fs;
+    struct session *session;
+
+    int tpm_event; /* an eventfd: something below has changed */
+    pthread_mutex_t tpm_lock;
+    enum tpm_state tpm_state;
+    int tpm_r; /* why it did not start */
+
+    unsigned stops; /* SIGTERMs so far */
+    bool failed;    /* the TPM process has died */
+};
+
+static bool
+may_mount(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+
+    return geteuid() == 0 && syscall(SYS_capget, &header, data) == 0 &&
+           (data[0].effective & 1U << CAP_SYS_ADMIN);
+}
+
+/* ---- the TPM -----------------------------------------------------------------------------------
+ */
+
+/* On the link's thread.  Details have been reported, but they do not name the image. */
+static void
+on_tpm_event(void *arg, enum tpm_state state, int r, const char *why)
+{
+    struct mount *m = arg;
+
+    if (state == TPM_STATE_FAILED || state == TPM_STATE_GONE)
+        report(r, "%s: %s", m->image, why ? why : "the TPM has ended");
+    pthread_mutex_lock(&m->tpm_lock);
+    m->tpm_state = state;
+    m->tpm_r = r;
+    pthread_mutex_unlock(&m->tpm_lock);
+    eventfd_write(m->tpm_event, 1);
+}
+
+static enum tpm_state
+tpm_state(struct mount *m, int *r)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&m->tpm_lock);
+
+    if (r)
+        *r = m->tpm_r;
+    return m->tpm_state;
+}
+
+static bool
+tpm_has_ended(struct mount *m)
+{
+    enum tpm_state s = tpm_state(m, NULL);
+
+    return s == TPM_STATE_STOPPED || s == TPM_STATE_GONE;
+}
+
+/* Ends a TPM process that was never linked: it goes when its socket does. */
+static void
+drop_tpm(struct mount *m)
+{
+    if (m->tpm_socket < 0)
+        return;
+    close(m->tpm_socket);
+    m->tpm_socket = -1;
+    while (waitpid(m->tpm_pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
+/* The link has a thread, so it comes after the last fork and after the signals are blocked. */
+static int
+link_tpm(struct mount *m)
+{
+    int r = tpm_link_new(&m->link, m->tpm_socket, m->tpm_pid, on_tpm_event, m);
+
+    if (r == 0)
+        m->tpm_socket = -1;
+    return r;
+}
+
+/* Members of .vnvram/status; on FUSE threads. */
+static void
+put_status(void *arg, FILE *out)
+{
+    struct mount *m = arg;
+
+    json_member_number(out, "pid", (uint64_t)getpid());
+    if (m->link)
+        json_member_number(out, "tpm_pid", (uint64_t)tpm_link_pid(m->link));
+    else
+        fputs(",\n  \"tpm_pid\": null", out);
+    json_member_string(out, "image", m->image);
+    if (m->link)
+        fprintf(out, ",\n  \"tpm\": {\"version\": \"%s\", \"state\": \"%s\"}",
+                m->o->tpm.version == TPM_VERSION_1_2 ? "1.2" : "2.0",
+                tpm_state_name(tpm_link_state(m->link)));
+    else
+        fputs(",\n  \"tpm\": null", out);
+}
+
+/* ---- going up ----------------------------------------------------------------------------------
+ */
+
+static int
+open_store(struct mount *m)
+{
+    struct store_options opt = {
+        .read_only = m->o->read_only,
+        .degraded = m->o->degraded,
+        .unlock = keys_unlock,
+        .unlock_arg = &m->o->key,
+    };
+    AUTO(dev_closep) struct dev *dev = NULL;
+    int r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
+
+    if (r < 0)
+        return r;
+    r = store_open(&m->store, dev, &opt);
+    if (r == 0)
+        dev = NULL; /* the store's now */
+    return r;
+}
+
+static int
+make_fs(struct mount *m)
+{
+    struct fs_options opt = {
+        .read_only = m->o->read_only,
+        .uid = m->o->uid,
+        .gid = m->o->gid,
+        .umask = m->o->umask,
+        .tpm = m->link ? tpm_link_cmddev(m->link) : NULL,
+        .status = put_status,
+        .status_arg = m,
+    };
+
+    return fs_new(&m->fs, m->store, &opt);
+}
+
+static int
+make_session(struct mount *m)
+{
+    struct session_options opt = {
+        .mountpoint = m->dir,
+        .source = m->image,
+        .unmounter = m->unmounter,
+        .read_only = m->o->read_only,
+        .allow_other = m->o->allow_other,
+        .debug = m->o->debug,
+        .extra = m->o->kernel,
+    };
+    int r = session_new(&m->session, m->fs, &opt);
+
+    return r < 0 ? r : session_start(m->session);
+}
+
+/* The owner of the mount; but without allow_other the kernel lets in nobody but who mounted it. */
+static void
+choose_tpm_user(struct mount *m, struct tpm_start *start)
+{
+    struct file_attr root;
+
+    start->uid = geteuid();
+    start->gid = getegid();
+    if (!m->privileged || !m->o->allow_other)
+        return;
+    store_get_root(m->store, &root);
+    start->uid = m->o->uid != (uid_t)-1 ? m->o->uid : root.uid;
+    start->gid = m->o->gid != (gid_t)-1 ? m->o->gid : root.gid;
+}
+
+/* Tells the TPM process to start and waits until it runs; a signal or an unmount ends the waiting.
+ */
+static int
+start_tpm(struct mount *m)
+{
+    struct tpm_start start = {
+        .path = m->dir, .dev = session_dev(m->session), .privileged = m->privileged};
+    struct pollfd p[] = {
+        {.fd = m->tpm_event, .events = POLLIN},
+        {.fd = m->signal_fd, .events = POLLIN},
+        {.fd = session_end_fd(m->session), .events = POLLIN},
+    };
+    bool is_12 = m->o->tpm.version == TPM_VERSION_1_2;
+    struct store_info info;
+    int r;
+
+    store_get_info(m->store, &info);
+    start.held = is_12 ? info.held_tpm12 : info.held_tpm20;
+    choose_tpm_user(m, &start);
+    r = tpm_link_start(m->link, &start);
+    if (r < 0)
+        return r;
+    while (tpm_state(m, &r) == TPM_STATE_STARTING) {
+        eventfd_t n;
+
+        if (poll(p, 3, -1) < 0 && errno != EINTR)
+            return report(-errno, "%s: cannot wait: %s", m->image, errno_text(-errno));
+        if (p[1].revents || p[2].revents)
+            return report(-EINTR, "%s: ended while the TPM was starting", m->image);
+        eventfd_read(m->tpm_event, &n);
+    }
+    if (!tpm_has_ended(m))
+        return 0;
+    return r < 0 ? r : -EIO; /* has been reported */
+}
+
+/* A child gets no key by the fork: see secret_pool_wipe_in_children(). */
+static int
+mount_begin(struct mount *m)
+{
+    int r;
+
+    m->tpm_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (m->tpm_event < 0)
+        return report(-errno, "cannot make an eventfd: %s", errno_text(-errno));
+    secret_pool_wipe_in_children();
+    r = unmounter_new(&m->unmounter, m->dir);
+    if (r == 0 && m->o->tpm.version != TPM_VERSION_NONE)
+        r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
+    if (r == 0)
+        r = open_store(m); /* may ask for a passphrase: Ctrl-C still ends us */
+    if (r < 0)
+        return r;
+    m->signal_fd = daemon_signals();
+    if (m->signal_fd < 0)
+        return m->signal_fd;
+    r = m->tpm_socket >= 0 ? link_tpm(m) : 0;
+    if (r == 0)
+        r = make_fs(m);
+    if (r == 0)
+        r = make_session(m);
+    if (r == 0 && m->link)
+        r = start_tpm(m);
+    return r;
+}
+
+/* ---- being there -------------------------------------------------------------------------------
+ */
+
+/* First an orderly end: off the host's tree at once, and served until the last file is closed.
+ * Asked again, we do not wait for those who hold files: what is committed stays. */
+static void
+stop(struct mount *m)
+{
+    if (m->stops++ > 0) {
+        report_at(REPORT_WARNING, 0, "%s: ending though files are open", m->image);
+        session_abort(m->session);
+        return;
+    }
+    daemon_stopping();
+    session_detach(m->session);
+    if (m->link)
+        tpm_link_stop(m->link);
+}
+
+static void
+take_signal(struct mount *m)
+{
+    struct signalfd_siginfo si;
+
+    while (read(m->signal_fd, &si, sizeof si) == (ssize_t)sizeof si)
+        stop(m);
+}
+
+/* A TPM that has gone takes the mount along: nobody shall go on with half a machine. */
+static void
+take_tpm_event(struct mount *m)
+{
+    eventfd_t n;
+
+    eventfd_read(m->tpm_event, &n);
+    if (tpm_state(m, NULL) != TPM_STATE_GONE || m->failed)
+        return;
+    m->failed = true;
+    session_stop(m->session);
+}
+
+/* It was asked to stop and keeps the mount busy. */
+static void
+kill_wedged_tpm(struct mount *m)
+{
+    if (!m->link || tpm_has_ended(m))
+        return;
+    report(0, "%s: the TPM does not stop: killed", m->image);
+    kill(tpm_link_pid(m->link), SIGKILL);
+}
+
+static void
+mount_serve(struct mount *m)
+{
+    struct pollfd p[] = {
+        {.fd = session_end_fd(m->session), .events = POLLIN},
+        {.fd = m->signal_fd, .events = POLLIN},
+        {.fd = m->link ? m->tpm_event : -1, .events = POLLIN},
+    };
+
+    while (!p[0].revents) {
+        int n = poll(p, 3, m->stops ? TPM_STOP_MS : -1);
+
+        if (n == 0)
+            kill_wedged_tpm(m);
+        if (n > 0 && p[1].revents)
+            take_signal(m);
+        if (n > 0 && p[2].revents)
+            take_tpm_event(m);
+    }
+}
+
+/* ---- going down --------------------------------------------------------------------------------
+ */
+
+/* The mount has gone, so the TPM process is ending by itself; a wedged one is not waited for. */
+static void
+wait_for_tpm(struct mount *m)
+{
+    struct pollfd p = {.fd = m->tpm_event, .events = POLLIN};
+    eventfd_t n;
+
+    tpm_link_stop(m->link);
+    while (!tpm_has_ended(m) && poll(&p, 1, TPM_STOP_MS) > 0)
+        eventfd_read(m->tpm_event, &n);
+    if (tpm_state(m, NULL) != TPM_STATE_STOPPED)
+        m->failed = true;
+}
+
+/* Whatever of it is there.  Returns the first failure: what was to be stored and could not be. */
+static int
+mount_end(struct mount *m, bool was_ready)
+{
+    int r = 0;
+
+    if (m->session)
+        session_stop(m->session);
+    if (m->link && was_ready && !m->failed)
+        wait_for_tpm(m);
+    tpm_link_free(m->link);
+    drop_tpm(m);
+    if (m->fs) {
+        r = fs_finish(m->fs);
+        fs_free(m->fs);
+    }
+    session_free(m->session);
+    store_close(m->store);
+    unmounter_free(m->unmounter);
+    if (m->signal_fd >= 0)
+        close(m->signal_fd);
+    if (m->tpm_event >= 0)
+        close(m->tpm_event);
+    return r == 0 && m->failed ? -EIO : r;
+}
+
+static int
+live(struct mount *m)
+{
+    int r = mount_begin(m), end;
+
+    if (r == 0) {
+        daemon_ready(&m->daemon);
+        mount_serve(m);
+    }
+    end = mount_end(m, r == 0);
+    return finding_exit_code(r < 0 ? r : end);
+}
+
+/* ---- the command -------------------------------------------------------------------------------
+ */
+
+static int
+check_options(const struct options *o)
+{
+    if (o->tpm.version == TPM_VERSION_NONE && (o->startup_given || o->tpm.manufacture))
+        return report(-EINVAL, "startup= and tpm_manufacture are of use with tpm= only");
+    if (o->tpm.version != TPM_VERSION_NONE && (o->read_only || o->degraded))
+        return report(-EINVAL, "tpm= needs a mount that can be written: not with ro or degraded");
+    return 0;
+}
+
+static int
+resolve(struct mount *m)
+{
+    struct stat st;
+
+    m->image = realpath(m->o->args[0], NULL);
+    if (!m->image)
+        return report(-EIO, "%s: cannot open: %s", m->o->args[0], errno_text(-errno));
+    m->dir = mountinfo_realpath(m->o->args[1]);
+    if (!m->dir)
+        return report(-EIO, "%s: cannot mount there: %s", m->o->args[1], errno_text(-errno));
+    if (!mountinfo_is_dead(m->dir) && stat(m->dir, &st) == 0 && !S_ISDIR(st.st_mode))
+        return report(-EIO, "%s: cannot mount there: %s", m->dir, errno_text(-ENOTDIR));
+    return 0;
+}
+
+int
+cmd_mount(struct options *o)
+{
+    struct mount m = {
+        .o = o,
+        .privileged = may_mount(),
+        .signal_fd = -1,
+        .tpm_socket = -1,
+        .tpm_event = -1,
+        .tpm_lock = PTHREAD_MUTEX_INITIALIZER,
+    };
+    int code = EXIT_FAILED, r = check_options(o);
+
+    o->read_only |= o->degraded;
+    daemon_clean_up(o->key.fd);
+    if (r == 0)
+        r = resolve(&m);
+    if (r == 0 && o->fake)
+        code = EXIT_DONE;
+    else if (r == 0)
+        r = daemon_fork(&m.daemon, o->foreground || o->debug, &code);
+    if (r < 0)
+        code = finding_exit_code(r);
+    else if (r == 0 && !o->fake)
+        code = live(&m);
+    free(m.image);
+    free(m.dir);
+    return code;
+}
