@@ -22,6 +22,7 @@ struct command {
 int cmd_check(struct options *o);
 int cmd_format(struct options *o);
 int cmd_info(struct options *o);
+int cmd_key(struct options *o);
 int cmd_mount(struct options *o);
 int cmd_size(struct options *o);
 int cmd_snapshot(struct options *o);

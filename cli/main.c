@@ -32,6 +32,8 @@ static const struct command commands[] = {
     {"info", FOR_INFO, 1, 1, "IMAGE", "Show what an image holds, and where", cmd_info, NULL},
     {"check", FOR_CHECK, 1, 1, "IMAGE", "Verify every byte of an image that a checksum covers",
      cmd_check, NULL},
+    {"key", FOR_KEY, 2, 2, "add|remove|change|reseal|list|test|destroy IMAGE",
+     "Tell, and change, who may open a sealed image", cmd_key, NULL},
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},
     {"snapshot", FOR_SNAPSHOT, 2, 2, "DIRECTORY FILE", "Copy the image of a mount to a new file",
      cmd_snapshot, NULL},

@@ -15,7 +15,7 @@
 enum {
     FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_EXPORT |
                 FOR_IMPORT,
-    FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE,
+    FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY,
     FOR_ALL = 0xffff,
 };
 
@@ -291,6 +291,32 @@ set_key_word(struct options *o, const struct option_row *row, const char *name, 
     return key_options_set((struct key_options *)((char *)o + row->field), name, value);
 }
 
+/* --key-size: the same as -o key_size. */
+static int
+set_key_switch(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    char word[32];
+
+    snprintf(word, sizeof word, "%s", name);
+    for (char *p = word; *p; p++)
+        *p = *p == '-' ? '_' : *p;
+    return key_options_set((struct key_options *)((char *)o + row->field), word, value);
+}
+
+static int
+set_slot(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    unsigned long n;
+
+    (void)row;
+    if (set_number(name, value, 10, KEYSLOT_COUNT - 1, &n) < 0)
+        return -EINVAL;
+    o->slot = (int)n;
+    return 0;
+}
+
+static option_set set_new_key;
+
 /* ---- the table ---------------------------------------------------------------------------------
  */
 
@@ -316,6 +342,20 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(force)},
     {"lazy", NULL, "detach now, do not wait for those who use the mount", FOR_UNMOUNT,
      .letter = 'l', .set = set_true, .field = FIELD(lazy)},
+    {"key-size", "128|192|256", "as -o key_size", FOR_FORMAT, .set = set_key_switch,
+     .field = FIELD(key)},
+    {"kdf-memory", "KIB", "as -o kdf_memory", FOR_FORMAT, .set = set_key_switch,
+     .field = FIELD(key)},
+    {"kdf-time", "PASSES", "as -o kdf_time", FOR_FORMAT, .set = set_key_switch,
+     .field = FIELD(key)},
+    {"", "WORD,...", "key add, change, reseal: the new key, in the same words as -o", FOR_KEY,
+     .letter = 'n', .set = set_new_key},
+    {"recovery", NULL, "key add: make a random recovery key and show it once", FOR_KEY,
+     .set = set_true, .field = FIELD(recovery)},
+    {"slot", "0-7", "key remove: this key slot; default: that of the key given", FOR_KEY,
+     .set = set_slot},
+    {"force", NULL, "remove the last key, drop others in a reseal, destroy without a key", FOR_KEY,
+     .letter = 'f', .set = set_true, .field = FIELD(force)},
     {"tpm", "2.0|1.2", "how large an image for the state of such a TPM must be", FOR_SIZE,
      .set = set_tpm},
 
@@ -369,6 +409,12 @@ static const struct option_row rows[] = {
      .set = set_key_word, .field = FIELD(key)},
     {"enc_mode", "aes-cbc", "the cipher; there is one", FOR_KEYED, .word = true,
      .set = set_key_word, .field = FIELD(key)},
+    {"key_size", "128|192|256", "bits for a passphrase; a raw key has its own size",
+     FOR_FORMAT | FOR_KEY, .word = true, .set = set_key_word, .field = FIELD(key)},
+    {"kdf_memory", "KIB", "what a passphrase costs to try; default: about half a second here",
+     FOR_FORMAT | FOR_KEY, .word = true, .set = set_key_word, .field = FIELD(key)},
+    {"kdf_time", "PASSES", "the same, in passes over that memory", FOR_FORMAT | FOR_KEY,
+     .word = true, .set = set_key_word, .field = FIELD(key)},
 
     /* words behind -o: the kernel's, and those that only mount(8), systemd and others read */
     {"suid|nosuid|dev|nodev|exec|noexec|atime|noatime|sync|async|dirsync", NULL, "as in mount(8)",
@@ -395,12 +441,14 @@ print_help_row(const struct option_row *row)
 
     if (row->word)
         n = snprintf(left, sizeof left, "%s", row->name);
+    else if (row->letter && !*row->name)
+        n = snprintf(left, sizeof left, "-%c", row->letter);
     else if (row->letter)
         n = snprintf(left, sizeof left, "-%c, --%s", row->letter, row->name);
     else
         n = snprintf(left, sizeof left, "--%s", row->name);
     if (row->arg && n > 0 && (size_t)n < sizeof left)
-        snprintf(left + n, sizeof left - (size_t)n, "=%s", row->arg);
+        snprintf(left + n, sizeof left - (size_t)n, "%s%s", *row->name ? "=" : " ", row->arg);
     if (strlen(left) > 28)
         printf("  %s\n  %-28s %s\n", left, "", row->help);
     else
@@ -433,6 +481,10 @@ print_list(unsigned where)
 
         if (!(rows[i].where & where) || !rows[i].help)
             continue;
+        if (!*rows[i].name) {
+            printf("-%c\n", rows[i].letter);
+            continue;
+        }
         for (const char *name; (name = strsep(&rest, "|")) != NULL;)
             printf("%s%s%s\n", rows[i].word ? "-o " : "--", name, rows[i].arg ? "=" : "");
     }
@@ -482,8 +534,10 @@ parse_word(struct options *o, unsigned where, char *word)
 
 /* Splits at commas, but for those between double quotes (SELinux contexts).  Words with a key lie
  * in secure memory (keys_hide_argv()): those are split there, the others in a copy, for ps. */
+typedef int parse_each(struct options *o, unsigned where, char *word);
+
 static int
-parse_words(struct options *o, unsigned where, char *words)
+parse_words(struct options *o, unsigned where, char *words, parse_each *each)
 {
     bool secret = strstr(words, "key=") != NULL, quoted = false;
     AUTO_FREE char *copy = secret ? NULL : strdup(words);
@@ -499,12 +553,33 @@ parse_words(struct options *o, unsigned where, char *words)
             continue;
         *p = '\0';
         if (*start)
-            r = parse_word(o, where, start);
+            r = each(o, where, start);
         start = p + 1;
         if (end)
             break;
     }
     return r;
+}
+
+static int
+parse_new_key_word(struct options *o, unsigned where, char *word)
+{
+    char *value = strchr(word, '=');
+    int r;
+
+    (void)where;
+    if (value)
+        *value++ = '\0';
+    r = key_options_set(&o->new_key, word, value);
+    return r == -ENOENT ? report(-EINVAL, "unknown option -n %s: it takes the words of a key", word)
+                        : r;
+}
+
+static int
+set_new_key(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)name;
+    return parse_words(o, row->where, (char *)(uintptr_t)value, parse_new_key_word);
 }
 
 /* getopt's two lists, for the rows that apply; a long option's value is LONG_BASE + its row. */
@@ -577,7 +652,12 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
     struct option longs[N_ROWS + 1];
     int r = 0, c;
 
-    *o = (struct options){.key.fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .umask = (mode_t)-1};
+    *o = (struct options){.key.fd = -1,
+                          .new_key.fd = -1,
+                          .slot = -1,
+                          .uid = (uid_t)-1,
+                          .gid = (gid_t)-1,
+                          .umask = (mode_t)-1};
     o->tpm.startup = TPM_STARTUP_CLEAR;
     getopt_tables(where, letters, longs);
     optind = 0;
@@ -585,7 +665,7 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
         const struct option_row *row = row_of(where, c);
 
         if (c == 'o')
-            r = parse_words(o, where, optarg);
+            r = parse_words(o, where, optarg, parse_word);
         else if (!row)
             r = unknown_switch(c, argv[optind - 1]);
         else if (row->set)
@@ -611,4 +691,5 @@ options_fini(struct options *o)
     free((char *)o->profile);
     free(o->kernel);
     key_options_fini(&o->key);
+    key_options_fini(&o->new_key);
 }

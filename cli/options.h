@@ -55,6 +55,11 @@ struct options {
     /* unmount; .force too */
     bool lazy;
 
+    /* key; .force too */
+    struct key_options new_key;
+    bool recovery;
+    int slot; /* -1: that of the key given */
+
     bool repair; /* check */
     bool json;
 
