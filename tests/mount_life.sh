@@ -1,0 +1,331 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# The life of a mount: how it begins, every way it ends, and what it leaves behind.
+. "${srcdir:-.}/tests/lib.sh"
+need_fuse
+need_root
+need fusermount3 losetup python3 runuser
+
+img=$TMP/img
+dir=$TMP/dir
+mkdir "$dir"
+new_image "$img" >/dev/null || exit 99
+
+pid_of() {
+    sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$1/.vnvram/status"
+}
+
+tpm_pid_of() {
+    sed -n 's/.*"tpm_pid": *\([0-9]*\).*/\1/p' "$1/.vnvram/status"
+}
+
+is_mounted() {
+    grep -q " $1 .* - fuse\.vnvram " /proc/self/mountinfo
+}
+
+is_not_mounted() {
+    ! is_mounted "$1"
+}
+
+# A zombie holds nothing any more; whoever is to reap it may take a moment.
+is_gone() {
+    ! grep -qs '^State:.[^ZX]' "/proc/$1/status"
+}
+
+# ---- how it begins --------------------------------------------------------------------------------
+
+check "mount returns" mounted "$img" "$dir"
+check "and the mount is there" is_mounted "$dir"
+check "and works at once" cp /bin/true "$dir/file"
+is "findmnt shows the image" "$(findmnt -no SOURCE,FSTYPE "$dir" | tr -s ' ')" "$img fuse.vnvram"
+check "unmount returns" unmounted "$dir"
+check "and the mount has gone" is_not_mounted "$dir"
+# The substitution ends when nobody holds its pipe any more.
+is "nothing is said, and the caller's output is let go" "$(timeout 10 "$VNVRAM" mount "$img" "$dir" 2>&1)" ""
+check "unmount takes the image's path, too" unmounted "$img"
+
+"$VNVRAM" mount -o foreground "$img" "$dir" &
+front=$!
+check "a foreground mount works" wait_until 10 test -e "$dir/file"
+is "and is the process that was started" "$(pid_of "$dir")" "$front"
+kill "$front"
+wait "$front"
+is "SIGTERM ends it with success" $? 0
+
+cat >"$TMP/notify.py" <<'PYTHON'
+import os, socket, subprocess, sys
+path, vnvram, image, where = sys.argv[1:]
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(path)
+s.settimeout(20)
+p = subprocess.Popen([vnvram, "mount", "-o", "foreground", image, where],
+                     env=dict(os.environ, NOTIFY_SOCKET=path))
+print(s.recv(4096).decode())
+print("works" if os.path.exists(where + "/file") else "does not work")
+p.terminate()
+print(s.recv(4096).decode())
+print("exit", p.wait())
+PYTHON
+python3 "$TMP/notify.py" "$TMP/notify" "$VNVRAM" "$img" "$dir" >"$TMP/notified"
+matches "a service manager is told READY=1" "$TMP/notified" '^READY=1$'
+matches "when the mount works" "$TMP/notified" '^works$'
+matches "and STOPPING=1" "$TMP/notified" '^STOPPING=1$'
+matches "before the orderly end" "$TMP/notified" '^exit 0$'
+
+check_exit 1 "no such image" "$VNVRAM" mount "$TMP/none" "$dir"
+check_exit 1 "a directory is no image" "$VNVRAM" mount "$TMP" "$dir"
+check_exit 1 "a file is no mount point" "$VNVRAM" mount "$img" "$img"
+check_exit 2 "startup= without tpm= is a usage error" "$VNVRAM" mount -o startup=clear "$img" "$dir"
+check_exit 2 "tpm= with ro is a usage error" "$VNVRAM" mount -o ro,tpm=2.0 "$img" "$dir"
+
+# ---- the helper's name ----------------------------------------------------------------------------
+
+mkdir "$TMP/sbin"
+ln -s "$VNVRAM" "$TMP/sbin/mount.vnvram"
+helper=$TMP/sbin/mount.vnvram
+check_exit 0 "mount.vnvram -f mounts nothing" "$helper" "$img" "$dir" -f -o rw
+check "indeed" is_not_mounted "$dir"
+check_exit 0 "mount.vnvram takes what mount(8) gives" \
+    "$helper" "$img" "$dir" -sv -n -o rw,nofail,_netdev,x-systemd.automount,noexec
+matches "noexec has arrived" /proc/self/mountinfo " $dir .*noexec.* - fuse\.vnvram"
+check "umount ends it" umount "$dir"
+check_exit 32 "a failed mount is 32" "$helper" "$TMP/none" "$dir"
+check_exit 1 "a usage error is 1" "$helper" "$img"
+
+# ---- every way to end -----------------------------------------------------------------------------
+
+by_signal() {
+    local pid
+    pid=$(pid_of "$2")
+    kill -s "$1" "$pid" && wait_until 10 is_gone "$pid"
+}
+
+n=0
+for way in "umount" "fusermount3 -u" "by_signal TERM" "by_signal INT" "unmounted"; do
+    n=$((n + 1))
+    mounted "$img" "$dir" || fail "mount before $way"
+    head -c $((n * 1000)) /dev/urandom >"$TMP/want"
+    cp "$TMP/want" "$dir/file"
+    check "$way ends a mount" $way "$dir"
+    check "after $way the next mount works at once" mounted "$img" "$dir"
+    check "after $way everything is there" cmp "$TMP/want" "$dir/file"
+    unmounted "$dir"
+    check_exit 0 "after $way the image is in order" "$VNVRAM" check "$img"
+done
+
+mounted "$img" "$dir"
+exec 8<"$dir/file"
+check_exit 11 "unmount says that the mount is in use" "$VNVRAM" unmount "$dir"
+matches "and by whom" "$ERR" "in use by process $$"
+check "so the mount stays" is_mounted "$dir"
+by_signal_now() {
+    kill -TERM "$1"
+}
+pid=$(pid_of "$dir")
+by_signal_now "$pid"
+check "SIGTERM takes the mount off the host's tree" wait_until 5 is_not_mounted "$dir"
+check "and serves whoever has a file open" cmp "$TMP/want" <(cat <&8)
+exec 8<&-
+check "until it is closed" wait_until 5 is_gone "$pid"
+
+mounted "$img" "$dir"
+exec 8<"$dir/file"
+pid=$(pid_of "$dir")
+check "unmount --force does not wait for it" "$VNVRAM" unmount --force "$dir"
+check "the daemon has ended" is_gone "$pid"
+check "the mount has gone" is_not_mounted "$dir"
+exec 8<&-
+check_exit 0 "and the image is in order" "$VNVRAM" check "$img"
+
+mounted "$img" "$dir"
+exec 8<"$dir/file"
+check "unmount --lazy detaches" "$VNVRAM" unmount --lazy "$dir"
+check "the mount has gone from the tree" is_not_mounted "$dir"
+exec 8<&-
+check_exit 1 "unmount of what is not mounted fails" "$VNVRAM" unmount "$dir"
+
+# ---- kill -9 --------------------------------------------------------------------------------------
+
+is_dead() {
+    LC_ALL=C stat -f "$1" 2>&1 | grep -q 'not connected'
+}
+
+for options in rw tpm=2.0; do
+    mounted "$img" "$dir" -o $options || fail "mount -o $options"
+    cp "$TMP/want" "$dir/file"
+    tpm=$(tpm_pid_of "$dir")
+    kill -KILL "$(pid_of "$dir")"
+    check "$options: the mount of a killed daemon stays, dead" wait_until 5 is_dead "$dir"
+    [ -z "$tpm" ] || check "$options: the TPM's process has ended with it" wait_until 5 is_gone "$tpm"
+    check "$options: the next mount replaces it" mounted "$img" "$dir"
+    check "$options: what was acknowledged is there" cmp "$TMP/want" "$dir/file"
+    is "$options: nothing is mounted beneath" "$(grep -c " $dir " /proc/self/mountinfo)" 1
+    unmounted "$dir"
+done
+mounted "$img" "$dir"
+kill -KILL "$(pid_of "$dir")"
+wait_until 5 is_dead "$dir"
+check "unmount clears a dead mount" "$VNVRAM" unmount "$dir"
+check "it has gone" is_not_mounted "$dir"
+
+mounted "$img" "$dir" -o tpm=2.0
+pid=$(pid_of "$dir")
+kill -KILL "$(tpm_pid_of "$dir")"
+check "when the TPM's process is killed, the daemon ends, too" wait_until 10 is_gone "$pid"
+check "and the mount with it" is_not_mounted "$dir"
+check "the next mount works at once" mounted "$img" "$dir" -o tpm=2.0
+check "unmount with a TPM" unmounted "$dir"
+
+# ---- one writer -----------------------------------------------------------------------------------
+
+mounted "$img" "$dir"
+pid=$(pid_of "$dir")
+mkdir "$TMP/second"
+ln "$img" "$TMP/hard"
+ln -s "$img" "$TMP/soft"
+loop=$(losetup --find --show "$img") || fail "losetup"
+# Each waits three seconds: all at once.
+for name in "$img" "$TMP/hard" "$TMP/soft" "$loop"; do
+    {
+        "$VNVRAM" mount "$name" "$TMP/second" 2>"$TMP/said.$(basename "$name")"
+        echo $? >"$TMP/code.$(basename "$name")"
+    } &
+done
+wait
+for name in img hard soft "$(basename "$loop")"; do
+    is "a second mount by $name is refused" "$(cat "$TMP/code.$name")" 11
+    matches "with the holder's PID" "$TMP/said.$name" "in use by process $pid "
+done
+unmounted "$dir"
+check "the loop device mounts" mounted "$loop" "$dir"
+check_exit 11 "and then the file is in use" "$VNVRAM" mount "$img" "$TMP/second"
+unmounted "$dir"
+losetup -d "$loop"
+rm "$TMP/hard" "$TMP/soft"
+
+mounted "$img" "$dir"
+new_image "$TMP/other" >/dev/null
+check_exit 11 "a mount point with a living mount is in use" "$VNVRAM" mount "$TMP/other" "$dir"
+check "the mount there has not noticed" cmp "$TMP/want" "$dir/file"
+unmounted "$dir"
+check_exit 0 "and the other image is free" "$VNVRAM" check "$TMP/other"
+
+# ---- what is not an image stays as it is ----------------------------------------------------------
+
+refused() {
+    local code=$1 name=$2 before
+    before=$(hash "$TMP/bad")
+    check_exit "$code" "$name: refused" "$VNVRAM" mount "${@:3}" "$TMP/bad" "$dir"
+    matches "$name: the image is named" "$ERR" "$TMP/bad"
+    is "$name: nothing is written" "$(hash "$TMP/bad")" "$before"
+    check "$name: nothing is mounted" is_not_mounted "$dir"
+}
+
+truncate -s 4M "$TMP/bad"
+refused 3 "blank and sparse"
+refused 3 "blank, with a TPM asked for" -o tpm=2.0,tpm_manufacture
+head -c 4M /dev/zero >"$TMP/bad"
+refused 3 "blank"
+head -c 4M /dev/urandom >"$TMP/bad"
+refused 4 "garbage"
+head -c 100 /dev/urandom >"$TMP/bad"
+refused 4 "a small file"
+cp "$img" "$TMP/bad" && truncate -s 1M "$TMP/bad"
+refused 10 "truncated"
+cp "$img" "$TMP/bad" && dd if=/dev/zero of="$TMP/bad" bs=64K count=2 conv=notrunc status=none
+refused 5 "no superblock above data"
+cp "$img" "$TMP/bad"
+for at in 131072 196608; do
+    dd if=/dev/urandom of="$TMP/bad" bs=512 seek=$((at / 512 + 1)) count=2 conv=notrunc status=none
+done
+refused 5 "damaged directories"
+rm "$TMP/bad"
+
+# ---- descriptors ----------------------------------------------------------------------------------
+
+descriptors() {
+    local fd
+    for fd in /proc/"$1"/fd/*; do
+        readlink "$fd" || :
+    done | sed "s/\[[0-9]*\]\$//; s|^$img\$|IMAGE|" | sort | uniq -c | tr -s ' \n' ' '
+}
+
+# Strays of a careless caller: none may live on in any process of the mount.
+exec 5<"$TMP" 6<"$img" 9>"$TMP/stray"
+mounted "$img" "$dir" -o tpm=2.0
+exec 5<&- 6<&- 9>&-
+pid=$(pid_of "$dir")
+descriptors "$pid" >"$TMP/fds" # a third socket is syslog's
+matches "the daemon has what it needs, nothing else" "$TMP/fds" \
+    '^ 1 /dev/fuse 3 /dev/null 1 IMAGE 2 anon_inode:\[eventfd\] 1 anon_inode:\[signalfd\] [23] socket: $'
+others=$(cat /proc/"$pid"/task/*/children)
+is "it has two children" "$(echo $others | wc -w)" 2
+tpm=$(tpm_pid_of "$dir")
+for other in $others; do
+    ls -l /proc/"$other"/fd >"$TMP/fds"
+    if grep -qE "$img|/dev/fuse|stray|$TMP\$" "$TMP/fds"; then
+        fail "process $other holds the image, the FUSE descriptor or a stray" "$(cat "$TMP/fds")"
+    else
+        pass "process $(cat /proc/"$other"/comm) holds neither the image nor the FUSE descriptor"
+    fi
+    [ "$other" = "$tpm" ] || is "the unmounter has a socket only" "$(descriptors "$other")" \
+        " 3 /dev/null 1 socket: "
+done
+is "the daemon has left the caller's directory" "$(readlink /proc/"$pid"/cwd)" /
+unmounted "$dir"
+check "all have ended" is_gone "$tpm"
+
+# ---- as somebody else -----------------------------------------------------------------------------
+
+as_nobody() {
+    runuser -u nobody -- "$@"
+}
+
+if as_nobody "$VNVRAM" --version >/dev/null 2>&1; then
+    mkdir "$TMP/theirs"
+    chown nobody "$TMP/theirs"
+    as_nobody "$VNVRAM" format "$TMP/theirs/img" >/dev/null
+    as_nobody mkdir "$TMP/theirs/dir"
+    for options in rw tpm=2.0; do
+        check "$options: an unprivileged user mounts" \
+            as_nobody "$VNVRAM" mount -o $options "$TMP/theirs/img" "$TMP/theirs/dir"
+        mounts+=("$TMP/theirs/dir")
+        check "$options: and writes" as_nobody cp "$TMP/want" "$TMP/theirs/dir/file"
+        check "$options: and unmounts" as_nobody "$VNVRAM" unmount "$TMP/theirs/dir"
+        check "$options: it has gone" is_not_mounted "$TMP/theirs/dir"
+        check_exit 0 "$options: the image is free" as_nobody "$VNVRAM" check "$TMP/theirs/img"
+    done
+    check "again" as_nobody "$VNVRAM" mount "$TMP/theirs/img" "$TMP/theirs/dir"
+    kill -KILL "$(as_nobody sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$TMP/theirs/dir/.vnvram/status")"
+    check "an unprivileged user replaces a dead mount" wait_until 5 \
+        as_nobody "$VNVRAM" mount "$TMP/theirs/img" "$TMP/theirs/dir"
+    check "with everything there" as_nobody cmp "$TMP/want" "$TMP/theirs/dir/file"
+    check "and unmounts" as_nobody "$VNVRAM" unmount "$TMP/theirs/dir"
+else
+    fail "an unprivileged user can run $VNVRAM"
+fi
+
+# ---- many -----------------------------------------------------------------------------------------
+
+many=40
+failed=
+for i in $(seq $many); do
+    new_image "$TMP/img$i" >/dev/null && mounted "$TMP/img$i" "$TMP/dir$i" -o tpm=2.0 || failed+=" $i"
+done
+is "$many mounts with TPMs side by side" "$failed" ""
+for i in 1 $((many / 2)) $many; do
+    check "$i is unmounted" umount "$TMP/dir$i"
+    check "$i is free at once, whatever the others hold" mounted "$TMP/img$i" "$TMP/dir$i" -o tpm=2.0
+    check "$i is unmounted by its image's name" unmounted "$TMP/img$i"
+    check_exit 0 "$i is in order" "$VNVRAM" check "$TMP/img$i"
+done
+failed=
+for i in $(seq $many); do
+    is_mounted "$TMP/dir$i" || continue
+    unmounted "$TMP/dir$i" || failed+=" $i"
+done
+is "all are unmounted" "$failed" ""
+is "no process is left" "$(grep -lsF "$TMP/" /proc/[0-9]*/cmdline | while read -r f; do
+    [ "$(tr '\0' ' ' <"$f" | grep -c "^[^ ]*vnvram mount")" = 0 ] || echo "$f"
+done)" ""
+finish
