@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Completion offers commands, switches and words.
+. "${srcdir:-.}/tests/lib.sh"
+compopt() { :; } # works inside of readline only
+. "$srcdir/completion/vnvram.bash"
+
+# offers WORD...: what is offered for the last of the words
+offers() {
+    COMP_WORDS=("$VNVRAM" "$@")
+    COMP_CWORD=$#
+    _vnvram
+    echo "${COMPREPLY[*]}"
+}
+
+is "a command" "$(offers form)" "format"
+is "a switch" "$(offers format --pro)" "--profile="
+is "a word behind -o" "$(offers format -o key_fi)" "key_file="
+is "the second word behind -o" "$(offers format -o key_fd=3,key_fi)" "key_fd=3,key_file="
+is "nothing that is not there" "$(offers format --frob)" ""
+: >"$TMP/some-image"
+is "a file" "$(offers info "$TMP/some-im")" "$TMP/some-image"
+finish
