@@ -1,0 +1,35 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Random operations against a model.  VNVRAM_TEST_SCALE multiplies their number, FSX_SEED repeats a run.
+# Nothing here is about durability, and it commits a lot: in memory, where there is such a place.
+[ ! -w /dev/shm ] || export TMPDIR=/dev/shm
+. "${srcdir:-$(dirname "$0")/..}/tests/lib.sh"
+need_fuse
+
+fsx=$(dirname "$VNVRAM")/tests/fsx
+image=$TMP/image
+mnt=$TMP/mnt
+scale=${VNVRAM_TEST_SCALE:-1}
+seed=${FSX_SEED:-$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}
+echo "# FSX_SEED=$seed"
+
+cat >"$TMP/remount" <<END
+"$VNVRAM" unmount "$mnt" && "$VNVRAM" check "$image" >/dev/null && "$VNVRAM" mount "$image" "$mnt"
+END
+
+check "an image" new_image "$image" --slots 8x4K,8x64K,10x256K
+check "mounts" mounted "$image" "$mnt"
+check "one file, 60,000 operations" "$fsx" -s "$seed" -n $((60000 * scale)) "$mnt"
+sed 's/^/# /' "$OUT"
+check "its removal" rm "$mnt/fsx-0"
+check "five files with renames and remounts, 30,000 operations" \
+    "$fsx" -s "$seed" -f 5 -n $((30000 * scale)) -r 5000 -c "sh '$TMP/remount'" "$mnt"
+sed 's/^/# /' "$OUT"
+check "their removal" rm -f "$mnt"/fsx-0 "$mnt"/fsx-1 "$mnt"/fsx-2 "$mnt"/fsx-3 "$mnt"/fsx-4
+check "small files, 10,000 operations" "$fsx" -s "$seed" -f 4 -m 5000 -n $((10000 * scale)) "$mnt"
+check "their removal" rm -f "$mnt"/fsx-0 "$mnt"/fsx-1 "$mnt"/fsx-2 "$mnt"/fsx-3
+check_exit 1 "fsx notices a byte that somebody else adds" \
+    "$fsx" -s "$seed" -n 100 -r 50 -c "printf x >>'$mnt/fsx-0'" "$mnt"
+check "unmounts" unmounted "$mnt"
+check "the image is clean" "$VNVRAM" check "$image"
+finish
