@@ -380,6 +380,8 @@ mount_end(struct mount *m, bool was_ready)
     tpm_link_free(m->link);
     drop_tpm(m);
     if (m->fs) {
+        if (m->session && session_ended_orderly(m->session))
+            fs_close_all(m->fs);
         r = fs_finish(m->fs);
         fs_free(m->fs);
     }

@@ -263,6 +263,27 @@ node_release(struct nodes *ns, struct handle *h)
     return r;
 }
 
+/* A released node may be freed: each time from the start. */
+static struct handle *
+any_handle(struct nodes *ns)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+
+    for (size_t i = 0; i < ns->n_ids; i++)
+        if (ns->by_id[i]->handles)
+            return ns->by_id[i]->handles;
+    return NULL;
+}
+
+void
+nodes_close_all(struct nodes *ns)
+{
+    struct handle *h;
+
+    while ((h = any_handle(ns)))
+        node_release(ns, h);
+}
+
 /* ---- all files ----------------------------------------------------------------------------------
  */
 

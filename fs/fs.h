@@ -31,6 +31,9 @@ struct fs_options {
 int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
+/* Before fs_finish(), and only when the session has ended because nobody had a file open any more: the
+ * kernel drops releases that were not delivered when the last mount went; here they are made up for. */
+void fs_close_all(struct fs *fs);
 /* After session_stop() and before session_free(): drops what nobody closed or synced, ends a read that
  * waits for the TPM, commits pending attributes, settles.  Commits before have been reported if they failed. */
 int fs_finish(struct fs *fs);

@@ -124,6 +124,7 @@ int node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, u
 int node_flush(struct nodes *ns, struct handle *h);
 int node_fsync(struct nodes *ns, struct handle *h);
 int node_release(struct nodes *ns, struct handle *h); /* the handle is gone, whatever it returns */
+void nodes_close_all(struct nodes *ns); /* releases every handle; nobody else works on the nodes */
 
 /* What user.vnvram.* tells. */
 struct node_info {

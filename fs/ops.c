@@ -1081,6 +1081,12 @@ fs_new(struct fs **out, struct store *s, const struct fs_options *opt)
     return 0;
 }
 
+void
+fs_close_all(struct fs *fs)
+{
+    nodes_close_all(fs->nodes);
+}
+
 int
 fs_finish(struct fs *fs)
 {

@@ -275,7 +275,7 @@ is_mounted(void *arg, const struct mount_entry *m)
 {
     const struct session *se = arg;
 
-    return m->dev == se->dev && mount_entry_is_ours(m);
+    return m->dev == se->dev && strcmp(m->dir, se->mountpoint) == 0;
 }
 
 /* An abort under /sys/fs/fuse looks the same to us, but leaves the mount there. */
