@@ -20,7 +20,10 @@ image_advise(const char *path, int r)
          "\"vnvram format\" makes an image of it; if it held one before, restore a backup"},
         {-EMEDIUMTYPE,
          "look whether the path is right; \"vnvram format --force\" overwrites what is there"},
-        {-EUCLEAN, "restore a backup; what is intact can be saved from a mount with -o degraded"},
+        {-EUCLEAN,
+         "\"vnvram check --repair\" mends what has a good copy; for the rest restore a backup, or "
+         "save "
+         "what is intact from a mount with -o degraded or with \"vnvram check --salvage\""},
         {-ENOKEY, "give its key with -o key_file=PATH, or -o key_format=passphrase to be asked"},
         {-EKEYREJECTED,
          "try another key, and look whether key_format= is right; nothing was changed"},

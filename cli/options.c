@@ -64,6 +64,15 @@ set_false(struct options *o, const struct option_row *row, const char *name, con
     return 0;
 }
 
+/* Of a switch only: the words behind -o are cut out of a copy. */
+static int
+set_string(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)name;
+    *(const char **)((char *)o + row->field) = value;
+    return 0;
+}
+
 static int
 swallow(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
@@ -332,8 +341,10 @@ static const struct option_row rows[] = {
      .set = set_slots},
     {"reserve", "NAME:SIZE", "keep room for a file of that name; may be repeated", FOR_FORMAT,
      .set = set_reserve},
-    {"repair", NULL, "restore an unreadable copy of the superblock from the good one", FOR_CHECK,
+    {"repair", NULL, "mend what has a good copy: a superblock, a torn last commit", FOR_CHECK,
      .set = set_true, .field = FIELD(repair)},
+    {"salvage", "DIRECTORY", "write each content that is still whole to a file there", FOR_CHECK,
+     .set = set_string, .field = FIELD(salvage)},
     {"size", "SIZE", "size of the image; default: what the slots take", FOR_FORMAT,
      .set = set_size},
     {"force", NULL, "overwrite what IMAGE holds", FOR_FORMAT, .letter = 'f', .set = set_true,

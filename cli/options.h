@@ -60,7 +60,8 @@ struct options {
     bool recovery;
     int slot; /* -1: that of the key given */
 
-    bool repair; /* check */
+    bool repair;         /* check */
+    const char *salvage; /* check: the directory, argv's own string */
     bool json;
 
     /* The rest: argv's own strings. */

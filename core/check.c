@@ -65,6 +65,13 @@ words(int r)
     }
 }
 
+/* One structure of an image that is missing is damage; only a whole device without any is blank. */
+static int
+as_damage(int r)
+{
+    return r == -ENODATA ? -EUCLEAN : r;
+}
+
 /* ---- superblocks -------------------------------------------------------------------------------- */
 
 struct copies {
@@ -143,8 +150,8 @@ check_copy(struct check *c, const struct copies *k, unsigned i, unsigned best)
         r = v < 0 ? v : r;
     }
     if (r < 0)
-        say(c, r, superblock_name(i), "%s%s", words(r),
-            r == -EUCLEAN && i != best ? "; the other copy is whole: 'check --repair' restores this one"
+        say(c, as_damage(r), superblock_name(i), "%s%s", words(r),
+            as_damage(r) == -EUCLEAN && i != best ? "; the other copy is whole: 'check --repair' restores this one"
                                        : "");
     else if (i != best && memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0)
         say(c, k->sb[i].sequence == k->sb[best].sequence ? -EUCLEAN : 0, superblock_name(i),
@@ -243,7 +250,7 @@ check_directories(struct check *c, struct pair *p)
             say(c, p->r[i], name, "damaged, or a commit that was cut short; a mount shows generation %"
                 PRIu64, p->dir[1 - i].generation);
         } else if (p->r[i] < 0) {
-            say(c, p->r[i], name, "%s", words(p->r[i]));
+            say(c, as_damage(p->r[i]), name, "%s", words(p->r[i]));
         } else if (p->dir[i].superblock_sequence > c->sb.sequence) {
             say(c, -ESTALE, name, "demands a newer superblock: the image's superblock was rolled back");
         }
