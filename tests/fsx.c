@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* fsx.c - random operations on files of a directory, each checked against a model in memory.
  *
- *     fsx [-s SEED] [-n OPERATIONS] [-f FILES] [-m MAXIMUM-SIZE] [-r EVERY -c COMMAND] DIR
+ *     fsx [-s SEED] [-n OPERATIONS] [-f FILES] [-m MAXIMUM-SIZE] [-p PREFIX] [-r EVERY -c COMMAND]
+ * DIR
  *
  * Reads, writes, truncations, shared maps, fsync, reopening; with several files also renames,
  * exchanges and unlinks.  With -r and -c, all files are closed every so many operations and the
@@ -36,7 +37,7 @@ static unsigned n_files = 1;
 static size_t max_size = 200000;
 static uint64_t state;
 static unsigned long operation, operations = 100000, remount_every, remounts;
-static const char *directory, *remount_command;
+static const char *directory, *remount_command, *prefix = "fsx";
 static unsigned char *scratch;
 static char history[LOG][96];
 
@@ -455,7 +456,7 @@ parse(int argc, char **argv)
     int c;
 
     state = (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid();
-    while ((c = getopt(argc, argv, "s:n:f:m:r:c:")) != -1)
+    while ((c = getopt(argc, argv, "s:n:f:m:p:r:c:")) != -1)
         switch (c) {
         case 's':
             state = strtoull(optarg, NULL, 0);
@@ -468,6 +469,9 @@ parse(int argc, char **argv)
             break;
         case 'm':
             max_size = strtoul(optarg, NULL, 0);
+            break;
+        case 'p':
+            prefix = optarg;
             break;
         case 'r':
             remount_every = strtoul(optarg, NULL, 0);
@@ -500,7 +504,7 @@ main(int argc, char **argv)
     fflush(stdout);
     scratch = malloc(max_size + 1);
     for (unsigned i = 0; i < n_files; i++) {
-        snprintf(files[i].name, sizeof files[i].name, "fsx-%u", i);
+        snprintf(files[i].name, sizeof files[i].name, "%s-%u", prefix, i);
         files[i].fd = -1;
         files[i].data = calloc(1, max_size);
         if (!scratch || !files[i].data)

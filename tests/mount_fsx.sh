@@ -19,15 +19,27 @@ END
 
 check "an image" new_image "$image" --slots 8x4K,8x64K,10x256K
 check "mounts" mounted "$image" "$mnt"
-check "one file, 60,000 operations" "$fsx" -s "$seed" -n $((60000 * scale)) "$mnt"
+check "one file, 55,000 operations" "$fsx" -s "$seed" -n $((55000 * scale)) "$mnt"
 sed 's/^/# /' "$OUT"
 check "its removal" rm "$mnt/fsx-0"
 check "five files with renames and remounts, 30,000 operations" \
     "$fsx" -s "$seed" -f 5 -n $((30000 * scale)) -r 5000 -c "sh '$TMP/remount'" "$mnt"
 sed 's/^/# /' "$OUT"
 check "their removal" rm -f "$mnt"/fsx-0 "$mnt"/fsx-1 "$mnt"/fsx-2 "$mnt"/fsx-3 "$mnt"/fsx-4
-check "small files, 10,000 operations" "$fsx" -s "$seed" -f 4 -m 5000 -n $((10000 * scale)) "$mnt"
-check "their removal" rm -f "$mnt"/fsx-0 "$mnt"/fsx-1 "$mnt"/fsx-2 "$mnt"/fsx-3
+# Three at once, each on files of its own.
+at_once() {
+    local i pids=() r=0
+    for i in a b c; do
+        "$fsx" -s "$seed" -p "$i" -f 2 -m 60000 -n $((5000 * scale)) "$mnt" &
+        pids+=($!)
+    done
+    for i in "${pids[@]}"; do
+        wait "$i" || r=1
+    done
+    return $r
+}
+check "three at once, 15,000 operations" at_once
+check "their removal" rm -f "$mnt"/[abc]-[01]
 check_exit 1 "fsx notices a byte that somebody else adds" \
     "$fsx" -s "$seed" -n 100 -r 50 -c "printf x >>'$mnt/fsx-0'" "$mnt"
 check "unmounts" unmounted "$mnt"
