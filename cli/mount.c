@@ -9,6 +9,7 @@
 #include "base/scope.h"
 #include "cli/cli.h"
 #include "cli/daemon.h"
+#include "cli/image.h"
 #include "fs/fs.h"
 #include "fs/json.h"
 #include "fs/mountinfo.h"
@@ -156,11 +157,12 @@ open_store(struct mount *m)
     AUTO(dev_closep) struct dev *dev = NULL;
     int r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
 
-    if (r < 0)
-        return r;
-    r = store_open(&m->store, dev, &opt);
+    if (r == 0)
+        r = store_open(&m->store, dev, &opt);
     if (r == 0)
         dev = NULL; /* the store's now */
+    else
+        image_advise(m->image, r);
     return r;
 }
 

@@ -11,7 +11,7 @@ finding() {
     local file=$1 code=$2 regex=$3 fsck=8 before
     before=$(hash "$file")
     case $code in 5 | 10) fsck=4 ;; esac
-    for command in info check; do
+    for command in info check mount; do
         case $command in
         mount) check_exit "$code" "mount of $file" "$VNVRAM" mount "$file" dir ;;
         *) check_exit "$code" "$command of $file" "$VNVRAM" $command "$file" ;;

@@ -16,7 +16,7 @@ offers() {
 is "a command" "$(offers form)" "format"
 is "a switch" "$(offers format --pro)" "--profile="
 is "a word behind -o" "$(offers format -o key_fi)" "key_file="
-is "the second word behind -o" "$(offers format -o key_fd=3,key_fi)" "key_fd=3,key_file="
+is "the second word behind -o" "$(offers mount -o ro,key_fi)" "ro,key_file="
 is "nothing that is not there" "$(offers format --frob)" ""
 : >"$TMP/some-image"
 is "a file" "$(offers info "$TMP/some-im")" "$TMP/some-image"
