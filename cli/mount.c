@@ -199,6 +199,35 @@ make_session(struct mount *m)
     return r < 0 ? r : session_start(m->session);
 }
 
+/* The largest state that libtpms' TPMs of each version can grow to, with swtpm's envelope. */
+enum { LARGEST_TPM20 = 180000, LARGEST_TPM12 = 60000 };
+
+/* Promises the TPM's state a slot that it cannot outgrow, so that an image full of other files
+ * never fails a TPM command.  Where no such slot is left the TPM must live with what it gets. */
+static int
+reserve_tpm_room(struct mount *m)
+{
+    bool is_12 = m->o->tpm.version == TPM_VERSION_1_2;
+    struct change reserve = {
+        .op = CHANGE_RESERVE,
+        .name = is_12 ? "tpm-00.permall" : "tpm2-00.permall",
+        .len = is_12 ? LARGEST_TPM12 : LARGEST_TPM20,
+    };
+    struct entry e;
+    int r = store_find(m->store, reserve.name, &e);
+
+    if (r == 0 && (e.reserved != 0 ||
+                   (e.kind == ENTRY_FILE && store_slot_capacity(m->store, e.slot) >= reserve.len)))
+        return 0;
+    r = store_commit(m->store, &reserve, 1, NULL);
+    if (r == -ENOSPC || r == -EFBIG)
+        return report_at(REPORT_WARNING, 0,
+                         "%s: no free slot holds %zu bytes, the most that the TPM's "
+                         "state may need: it may run out of room",
+                         m->image, reserve.len);
+    return r;
+}
+
 /* The owner of the mount; but without allow_other the kernel lets in nobody but who mounted it. */
 static void
 choose_tpm_user(struct mount *m, struct tpm_start *start)
@@ -271,6 +300,8 @@ mount_begin(struct mount *m)
     if (m->signal_fd < 0)
         return m->signal_fd;
     r = m->tpm_socket >= 0 ? link_tpm(m) : 0;
+    if (r == 0 && m->link)
+        r = reserve_tpm_room(m);
     if (r == 0)
         r = make_fs(m);
     if (r == 0)
