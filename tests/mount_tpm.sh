@@ -1,0 +1,348 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# mount_tpm.sh - the embedded TPM in a mount, as tpm2-tools and swtpm meet it.
+. "${srcdir:-.}/tests/lib.sh"
+
+need_fuse
+need tpm2_getrandom swtpm swtpm_setup
+
+M=$TMP/mnt
+IMG=$TMP/image
+INDEX=0x1500018
+HANDLE=0x81000123
+swtpm_pid=
+
+end_swtpm() {
+    [ -z "$swtpm_pid" ] || kill "$swtpm_pid" 2>/dev/null
+    swtpm_pid=
+}
+trap 'end_swtpm; cleanup' EXIT
+
+# One tpm2-tools command on the mount's device, on the running swtpm.
+t() {
+    timeout 60 "tpm2_$1" -T "device:$M/tpm0" "${@:2}"
+}
+
+st() {
+    timeout 60 "tpm2_$1" -T "swtpm:path=$TMP/sw" "${@:2}"
+}
+
+# A member of the mount's status.
+status_of() {
+    sed -n "s/.*\"$1\": *\([0-9]*\).*/\1/p" "$M/.vnvram/status"
+}
+
+new_mount() { # [OPTION...]: a fresh image with a TPM
+    rm -f "$IMG"
+    new_image "$IMG" >"$OUT" 2>"$ERR" && mounted "$IMG" "$M" -o tpm=2.0 "$@" >>"$OUT" 2>>"$ERR" ||
+        fail "cannot mount a new image" "$(cat "$OUT" "$ERR")"
+}
+
+again() { # [OPTION...]: the same image
+    "$VNVRAM" mount "$@" "$IMG" "$M"
+}
+
+again_with_tpm() {
+    again -o tpm=2.0 "$@"
+}
+
+gone() { # PID...
+    local pid
+    for pid; do
+        ! kill -0 "$pid" 2>/dev/null || return 1
+    done
+}
+
+not_mounted() {
+    ! grep -qF " $M " /proc/self/mountinfo
+}
+
+clock_is_safe() {
+    t readclock | grep -q 'safe: yes'
+}
+
+nv_define() {
+    t nvdefine -C o -s 8 -a 'ownerread|ownerwrite' $INDEX
+}
+
+nv_write() { # VALUE of 8 characters
+    printf %s "$1" | t nvwrite -C o -i - $INDEX
+}
+
+nv_value() {
+    t nvread -C o -s 8 $INDEX
+}
+
+getrandom() {
+    t getrandom --hex 8
+}
+
+# ---- the tools --------------------------------------------------------------------------------
+new_mount
+check "tpm0 is listed and a regular file" test -f "$M/tpm0"
+check "getrandom" getrandom
+check "getrandom again" getrandom
+check "startup is as after a firmware's" t startup -c
+check "pcrread" t pcrread sha256:0,1
+check "pcrextend" t pcrextend 16:sha256=0000000000000000000000000000000000000000000000000000000000000001
+check "nvdefine" nv_define
+check "nvwrite" nv_write original
+is "nvread" "$(nv_value)" original
+check "createprimary" t createprimary -C o -G ecc -c "$TMP/primary"
+check "evictcontrol" t evictcontrol -C o -c "$TMP/primary" $HANDLE
+check "readpublic" t readpublic -c $HANDLE -o "$TMP/public"
+t flushcontext -t >/dev/null 2>&1
+
+# ---- unmount and mount, kill -9 and mount -------------------------------------------------------
+check "unmount" unmounted "$M"
+check "mount again" again_with_tpm
+is "what was written is there" "$(nv_value)" original
+check "the persistent key is there" t readpublic -c $HANDLE -o "$TMP/public2"
+check "... and the same" cmp "$TMP/public" "$TMP/public2"
+check "the unmount was an orderly shutdown" clock_is_safe
+check "nvwrite before a kill" nv_write straight
+pids="$(status_of pid) $(status_of tpm_pid)"
+kill -9 "$(status_of pid)"
+check "both processes end when the daemon is killed" wait_until 10 gone $pids
+check "mount after the kill" again_with_tpm
+is "what was acknowledged is there" "$(nv_value)" straight
+pids="$(status_of pid) $(status_of tpm_pid)"
+kill -9 "$(status_of tpm_pid)"
+check "both processes end when the TPM is killed" wait_until 10 gone $pids
+check "mount after that" again_with_tpm
+is "what was acknowledged is there still" "$(nv_value)" straight
+
+# Kills while stores are under way: each value is written after the one before was acknowledged.
+kill_during_stores() { # pid|tpm_pid ROUND
+    local pids next=0 i
+    pids="$(status_of pid) $(status_of tpm_pid)"
+    : >"$TMP/acknowledged"
+    (
+        for ((i = 10000000; ; i++)); do
+            nv_write $i || exit
+            echo $i >>"$TMP/acknowledged"
+        done
+    ) >/dev/null 2>&1 &
+    wait_until 10 test -s "$TMP/acknowledged" || return 1
+    sleep "0.0$2"
+    kill -9 "$(status_of "$1")"
+    wait_until 10 gone $pids || return 1
+    wait $!
+    again_with_tpm || return 1
+    next=$(tail -n 1 "$TMP/acknowledged")
+    i=$(nv_value)
+    echo "acknowledged $next, found $i"
+    [ "$i" = "$next" ] || [ "$i" = $((next + 1)) ]
+}
+for round in 1 3 5 7; do
+    check "daemon killed during stores ($round)" kill_during_stores pid $round
+    check "TPM killed during stores ($round)" kill_during_stores tpm_pid $round
+done
+
+# ---- every orderly end ---------------------------------------------------------------------------
+ends_in_order() { # COMMAND...
+    local pids
+    pids="$(status_of pid) $(status_of tpm_pid)"
+    getrandom && "$@" && wait_until 10 not_mounted && wait_until 10 gone $pids && again_with_tpm &&
+        clock_is_safe
+}
+sigterm() {
+    kill "$(status_of pid)"
+}
+sigint() {
+    kill -INT "$(status_of pid)"
+}
+check "orderly: vnvram unmount" ends_in_order unmounted "$M"
+check "orderly: SIGTERM" ends_in_order sigterm
+check "orderly: SIGINT" ends_in_order sigint
+if [ "$(id -u)" -eq 0 ]; then
+    check "orderly: umount" ends_in_order umount "$M"
+    check "orderly: umount -l" ends_in_order umount -l "$M"
+    check "orderly: fusermount3 -u" ends_in_order fusermount3 -u "$M"
+fi
+check "orderly: fusermount3 -uz" ends_in_order fusermount3 -uz "$M"
+
+# ---- clients as they should not be -----------------------------------------------------------------
+COMMAND='\x80\x01\x00\x00\x00\x0c\x00\x00\x01\x7b\x00\x08'
+check "a client that goes between write and read" eval "printf '$COMMAND' >$M/tpm0"
+check "... leaves the device free" getrandom
+check "a reader is at the end at once" test "$(timeout 5 cat "$M/tpm0" | wc -c)" = 0
+check "... and the device is free" getrandom
+
+exec 5<>"$M/tpm0"
+printf "$COMMAND" >&5
+if { exec 6<>"$M/tpm0"; } 2>/dev/null; then
+    fail "a second client is told that the device is busy"
+    exec 6>&-
+else
+    pass "a second client is told that the device is busy"
+fi
+check "a file is read while a client does not read" cmp -n 1 "$M/tpm2-00.permall" "$M/tpm2-00.permall"
+exec 5>&-
+check "... and the device is free after it" getrandom
+
+t createprimary -C o -G rsa2048 -c "$TMP/killed" >/dev/null 2>&1 &
+kill -9 $!
+wait $! 2>/dev/null
+check "a client killed in a command frees the device" wait_until 10 getrandom
+
+end_during_command() { # COMMAND...
+    local pids client i
+    pids="$(status_of pid) $(status_of tpm_pid)"
+    (
+        for ((i = 0; i < 50; i++)); do
+            t createprimary -C o -G rsa2048 -c "$TMP/busy" || exit
+            t flushcontext -t || exit
+        done
+    ) >/dev/null 2>&1 &
+    client=$!
+    wait_until 10 test -e "$TMP/busy" || return 1
+    rm -f "$TMP/busy"
+    "$@"
+    wait_until 15 not_mounted || return 1
+    wait_until 15 gone $pids $client || return 1
+    again_with_tpm && clock_is_safe
+}
+check "SIGTERM during a command" end_during_command sigterm
+unmount_at_last() { # busy as long as a client has the device open; so until it has not
+    wait_until 15 unmounted "$M"
+}
+check "unmount during a command" end_during_command unmount_at_last
+if [ "$(id -u)" -eq 0 ]; then
+    check "umount -l during a command" end_during_command umount -l "$M"
+fi
+
+# ---- stores that fail, states that are missing ------------------------------------------------------
+cp "$M/tpm2-00.permall" "$TMP/permall"
+rm "$M/tpm2-00.permall"
+if nv_write unstored >"$OUT" 2>&1; then
+    fail "a command is not acknowledged without its store"
+else
+    matches "a command is not acknowledged without its store" "$OUT" 'tpm:error|0x101|failure'
+fi
+check "unmount of the failed TPM" unmounted "$M"
+check_exit 5 "a missing state is an error where there was one" again -o tpm=2.0
+check "... which leaves nothing mounted" not_mounted
+check "tpm_manufacture insists on a new TPM" again -o tpm=2.0,tpm_manufacture
+check "... which works" getrandom
+check "... and is a new one" eval "! nv_value"
+check "unmount" unmounted "$M"
+check "mount without a TPM" again
+check "tpm0 is not there then" test ! -e "$M/tpm0"
+check "put the old state back" cp "$TMP/permall" "$M/tpm2-00.permall"
+: >"$TMP/empty"
+check "unmount" unmounted "$M"
+check "mount: it is that TPM" again_with_tpm
+check "... with its key" t readpublic -c $HANDLE -o "$TMP/public3"
+check "... the same" cmp "$TMP/public" "$TMP/public3"
+check "unmount" unmounted "$M"
+again
+cp "$TMP/empty" "$M/tpm2-00.permall"
+unmounted "$M"
+check_exit 5 "an empty state is damage" again -o tpm=2.0,tpm_manufacture
+
+# ---- swtpm on the same directory --------------------------------------------------------------------
+start_swtpm() { # STATE
+    rm -f "$TMP/sw" "$TMP/sw.ctrl"
+    swtpm socket --tpm2 --tpmstate "$1" --server "type=unixio,path=$TMP/sw" \
+        --ctrl "type=unixio,path=$TMP/sw.ctrl" --flags startup-clear >"$TMP/swtpm.log" 2>&1 &
+    swtpm_pid=$!
+    wait_until 10 test -S "$TMP/sw.ctrl"
+}
+
+rm -f "$IMG"
+new_image "$IMG" >/dev/null
+again
+check "swtpm_setup with EK certificates" swtpm_setup --tpm2 --tpm-state "$M" --create-ek-cert \
+    --create-platform-cert
+check "swtpm on the directory" start_swtpm "dir=$M"
+check "EK of swtpm" st readpublic -c 0x81010001 -o "$TMP/ek"
+check "certificate of swtpm" st nvread -C o -o "$TMP/cert" 0x1c00002
+check "nvdefine in swtpm" st nvdefine -C o -s 8 -a 'ownerread|ownerwrite' $INDEX
+check "nvwrite in swtpm" eval "printf by-swtpm | st nvwrite -C o -i - $INDEX"
+st shutdown -c
+end_swtpm
+wait
+check "unmount" unmounted "$M"
+check "mount with tpm=2.0" again_with_tpm
+check "EK of the mount's TPM" t readpublic -c 0x81010001 -o "$TMP/ek2"
+check "... the same" cmp "$TMP/ek" "$TMP/ek2"
+check "certificate" t nvread -C o -o "$TMP/cert2" 0x1c00002
+check "... the same" cmp "$TMP/cert" "$TMP/cert2"
+is "swtpm's NV value" "$(nv_value)" by-swtpm
+check "nvwrite" nv_write by-mount
+check_exit 1 "no swtpm beside the mount's TPM" timeout 10 swtpm socket --tpm2 --tpmstate "dir=$M" \
+    --server "type=unixio,path=$TMP/sw2" --flags startup-clear
+check "unmount" unmounted "$M"
+again
+check "back in swtpm" start_swtpm "dir=$M"
+check "EK" st readpublic -c 0x81010001 -o "$TMP/ek3"
+check "... the same" cmp "$TMP/ek" "$TMP/ek3"
+is "the mount's NV value" "$(st nvread -C o -s 8 $INDEX)" by-mount
+st shutdown -c
+end_swtpm
+wait
+
+if swtpm socket --tpm2 --print-capabilities | grep -q tpmstate-dir-backend-uri ||
+    swtpm socket --help | grep -q backend-uri; then
+    check "swtpm with a single file" start_swtpm "backend-uri=file://$M/linear"
+    check "... works" st nvdefine -C o -s 8 -a 'ownerread|ownerwrite' $INDEX
+    check "... writes" eval "printf in-afile | st nvwrite -C o -i - $INDEX"
+    st shutdown -c
+    end_swtpm
+    wait
+    unmounted "$M"
+    again
+    check "swtpm with a single file, mounted again" start_swtpm "backend-uri=file://$M/linear"
+    is "... reads" "$(st nvread -C o -s 8 $INDEX)" in-afile
+    end_swtpm
+    wait
+fi
+check "unmount" unmounted "$M"
+
+# ---- a state directory made elsewhere ------------------------------------------------------------------
+mkdir "$TMP/elsewhere"
+swtpm_setup --tpm2 --tpm-state "$TMP/elsewhere" --create-ek-cert >/dev/null 2>&1
+start_swtpm "dir=$TMP/elsewhere"
+st readpublic -c 0x81010001 -o "$TMP/ek4" >/dev/null
+st shutdown -c
+end_swtpm
+wait
+rm -f "$IMG"
+new_image "$IMG" >/dev/null
+again
+check "copy a state directory in" cp -a "$TMP/elsewhere/." "$M/"
+[ "$(id -u)" -ne 0 ] || chown 12345:12345 "$M"/tpm2-00.permall
+check "unmount" unmounted "$M"
+check "mount with tpm=2.0" again_with_tpm
+check "EK" t readpublic -c 0x81010001 -o "$TMP/ek5"
+check "... the same" cmp "$TMP/ek4" "$TMP/ek5"
+check "nvdefine" nv_define
+[ "$(id -u)" -ne 0 ] ||
+    is "the file keeps its owner" "$(stat -c %u:%g:%a "$M/tpm2-00.permall")" 12345:12345:640
+check "nvundefine" t nvundefine -C o $INDEX
+[ "$(id -u)" -ne 0 ] ||
+    is "... when it shrinks, too" "$(stat -c %u:%g:%a "$M/tpm2-00.permall")" 12345:12345:640
+check "unmount" unmounted "$M"
+
+# ---- TPM 1.2, startup=none ---------------------------------------------------------------------------
+rm -f "$IMG"
+new_image "$IMG" >/dev/null
+check "mount with tpm=1.2" again -o tpm=1.2
+exec 5<>"$M/tpm0"
+printf '\x00\xc1\x00\x00\x00\x12\x00\x00\x00\x65\x00\x00\x00\x06\x00\x00\x00\x00' >&5
+is "TPM 1.2 answers" "$(timeout 10 head -c 10 <&5 | od -An -tx1 | tr -d ' \n')" 00c400000012000000000004
+exec 5>&-
+check "its state is there" test -s "$M/tpm-00.permall"
+check "unmount" unmounted "$M"
+check "mount with tpm=2.0 and startup=none" again -o tpm=2.0,startup=none
+exec 5<>"$M/tpm0"
+printf "$COMMAND" >&5
+is "it waits for TPM2_Startup" "$(timeout 10 head -c 10 <&5 | od -An -tx1 | tr -d ' \n')" \
+    80010000000a00000100
+exec 5>&-
+check "startup" t startup -c
+check "getrandom" getrandom
+check "unmount" unmounted "$M"
+check "the image is clean after all" "$VNVRAM" check "$IMG"
+finish
