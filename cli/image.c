@@ -17,7 +17,7 @@ image_advise(const char *path, int r)
         const char *next;
     } advice[] = {
         {-ENODATA,
-         "\"vnvram format\" makes an image of it; if it held one before, restore a backup"},
+         "if it held one before, restore a backup instead of formatting it"},
         {-EMEDIUMTYPE,
          "look whether the path is right; \"vnvram format --force\" overwrites what is there"},
         {-EUCLEAN,
