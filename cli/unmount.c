@@ -25,12 +25,13 @@ enum {
     END_WAIT_MS = 60000,  /* a daemon that has much to write to a slow disk */
     FORCE_WAIT_MS = 2000, /* between one sharper means and the next */
     STATUS_MAX = 64 * 1024,
+    USERS_SHOWN = 3,
 };
 
 struct target {
     struct mount_entry mount;
-    pid_t pid, tpm_pid; /* 0: not known */
-    int pidfd;          /* -1: the daemon is gone, or out of our reach */
+    pid_t pid; /* 0: not known */
+    int pidfd; /* -1: the daemon is gone, or out of our reach */
 };
 
 static void
@@ -111,13 +112,34 @@ read_status(struct target *t)
     status = json_tokener_parse(text);
     if (json_object_object_get_ex(status, "pid", &v))
         t->pid = json_object_get_int(v);
-    if (json_object_object_get_ex(status, "tpm_pid", &v))
-        t->tpm_pid = json_object_get_int(v);
     json_object_put(status);
 }
 
+/* A line of /proc/PID/status: the value of @name as a number, or -1. */
+static long
+process_number(pid_t pid, const char *name)
+{
+    AUTO_FREE char *path = NULL;
+    size_t len = strlen(name);
+    char line[256];
+    long n = -1;
+    FILE *in;
+
+    if (asprintf(&path, "/proc/%d/status", (int)pid) < 0)
+        return -1;
+    in = fopen(path, "re");
+    while (in && n < 0 && fgets(line, sizeof line, in))
+        if (strncmp(line, name, len) == 0 && line[len] == ':')
+            n = strtol(line + len + 1, NULL, 10);
+    if (in)
+        fclose(in);
+    return n;
+}
+
 /* The daemon is who holds the image's lock.  Only where that cannot be seen is the mount asked
- * itself: it may be the one that hangs. */
+ * itself: it may be the one that hangs.  Anybody can make a mount that looks like ours and points
+ * elsewhere, so the process must be the mounter's: root must not end another's by a stranger's
+ * word. */
 static void
 find_daemon(struct target *t)
 {
@@ -128,8 +150,14 @@ find_daemon(struct target *t)
         t->pid = h.pid;
     if (t->pid == 0)
         read_status(t);
-    if (t->pid > 0)
-        t->pidfd = pidfd_open(t->pid, 0);
+    if (t->pid <= 0)
+        return;
+    t->pidfd = pidfd_open(t->pid, 0);
+    if (t->pidfd >= 0 && process_number(t->pid, "Uid") != (long)t->mount.user) {
+        close(t->pidfd);
+        t->pidfd = -1;
+        t->pid = 0;
+    }
 }
 
 /* ---- who is in the way -------------------------------------------------------------------------
@@ -167,26 +195,32 @@ process_is_below(const char *pid, const char *mountpoint)
     return found;
 }
 
-/* Reports the first few processes that use the mount; true when there was one. */
-static bool
-report_users(const struct target *t)
+struct users {
+    unsigned others;
+    bool tpm; /* the daemon's own child */
+};
+
+/* Who uses the mount; the first few are reported. */
+static struct users
+find_users(const struct target *t)
 {
+    struct users u = {0};
     DIR *proc = opendir("/proc");
     const struct dirent *e;
-    unsigned n = 0;
 
-    while (proc && n < 3 && (e = readdir(proc))) {
+    while (proc && (e = readdir(proc))) {
         pid_t pid = isdigit((unsigned char)e->d_name[0]) ? atoi(e->d_name) : 0;
 
-        if (pid == 0 || pid == t->tpm_pid || pid == getpid() ||
-            !process_is_below(e->d_name, t->mount.dir))
+        if (pid == 0 || pid == getpid() || !process_is_below(e->d_name, t->mount.dir))
             continue;
-        report(0, "%s: in use by process %d", t->mount.dir, (int)pid);
-        n++;
+        if (t->pid > 0 && process_number(pid, "PPid") == t->pid)
+            u.tpm = true;
+        else if (u.others++ < USERS_SHOWN)
+            report(0, "%s: in use by process %d", t->mount.dir, (int)pid);
     }
     if (proc)
         closedir(proc);
-    return n > 0;
+    return u;
 }
 
 /* ---- the ways ----------------------------------------------------------------------------------
@@ -252,23 +286,25 @@ ask_daemon(const struct target *t)
     return 0;
 }
 
+/* Without privilege, or where the TPM's process keeps the mount busy, the daemon has to do it; and
+ * only when nobody would lose a file. */
 static int
 unmount_orderly(const struct target *t)
 {
-    int r;
+    int r = umount2(t->mount.dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+    struct users u;
 
-    if (umount2(t->mount.dir, UMOUNT_NOFOLLOW) == 0)
+    if (r == 0)
         return wait_for_end(t);
-    r = -errno;
-    if (r == -EPERM) { /* no privilege: the daemon does it, if nobody would lose a file */
-        if (report_users(t))
-            return -EBUSY;
-        r = ask_daemon(t);
-        return r < 0 ? r : wait_for_end(t);
-    }
-    if (r == -EBUSY && report_users(t))
-        return r;
-    return report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r));
+    if (r != -EPERM && r != -EBUSY)
+        return report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r));
+    u = find_users(t);
+    if (u.others > 0)
+        return -EBUSY;
+    if (r == -EBUSY && !u.tpm)
+        return report(r, "%s: in use", t->mount.dir);
+    r = ask_daemon(t);
+    return r < 0 ? r : wait_for_end(t);
 }
 
 /* Ends the daemon whoever uses the mount: what is committed stays, open files are lost to their

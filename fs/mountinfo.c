@@ -54,7 +54,7 @@ unescape(char *s)
 static bool
 parse_line(char *line, struct mount_entry *m)
 {
-    char *rest = strstr(line, " - "), *save = NULL, *field[5];
+    char *rest = strstr(line, " - "), *save = NULL, *field[5], *user;
     unsigned maj, min;
 
     if (!rest)
@@ -75,6 +75,8 @@ parse_line(char *line, struct mount_entry *m)
     if (!m->source)
         return false;
     unescape(m->source);
+    user = rest ? strstr(rest, "user_id=") : NULL;
+    m->user = user ? (uid_t)strtoul(user + strlen("user_id="), NULL, 10) : 0;
     return true;
 }
 
@@ -105,6 +107,7 @@ copy_entry(struct mount_entry *to, const struct mount_entry *from)
         .type = strdup(from->type),
         .source = strdup(from->source),
         .dev = from->dev,
+        .user = from->user,
     };
 
     if (!m.dir || !m.type || !m.source) {

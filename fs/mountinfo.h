@@ -11,6 +11,7 @@
 struct mount_entry {
     char *dir, *type, *source; /* unescaped */
     dev_t dev;
+    uid_t user; /* who mounted it, as FUSE says; root for others */
 };
 
 /* True when the mount is one of vnvram's. */

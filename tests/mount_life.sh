@@ -78,6 +78,14 @@ check_exit 1 "a file is no mount point" "$VNVRAM" mount "$img" "$img"
 check_exit 2 "startup= without tpm= is a usage error" "$VNVRAM" mount -o startup=clear "$img" "$dir"
 check_exit 2 "tpm= with ro is a usage error" "$VNVRAM" mount -o ro,tpm=2.0 "$img" "$dir"
 
+odd="$TMP/o,d=d \\040 %s"
+mkdir -p "$odd/d d"
+new_image "$odd/i,m\\g \"1\"" >/dev/null
+check "odd characters in the paths do no harm" mounted "$odd/i,m\\g \"1\"" "$odd/d d"
+check "the mount works" cp /bin/true "$odd/d d/file"
+check "it is found by the image's path" unmounted "$odd/i,m\\g \"1\""
+check "and has gone" test ! -e "$odd/d d/file"
+
 # ---- the helper's name ----------------------------------------------------------------------------
 
 mkdir "$TMP/sbin"
@@ -178,6 +186,9 @@ done
 mounted "$img" "$dir"
 kill -KILL "$(pid_of "$dir")"
 wait_until 5 is_dead "$dir"
+truncate -s 4M "$TMP/blank"
+check_exit 3 "what cannot be mounted replaces no dead mount" "$VNVRAM" mount "$TMP/blank" "$dir"
+check "which stays, dead" is_dead "$dir"
 check "unmount clears a dead mount" "$VNVRAM" unmount "$dir"
 check "it has gone" is_not_mounted "$dir"
 
@@ -308,6 +319,10 @@ if as_nobody "$VNVRAM" --version >/dev/null 2>&1; then
         check "$options: it has gone" is_not_mounted "$TMP/theirs/dir"
         check_exit 0 "$options: the image is free" as_nobody "$VNVRAM" check "$TMP/theirs/img"
     done
+    check "an unprivileged mount with a TPM" \
+        as_nobody "$VNVRAM" mount -o tpm=2.0 "$TMP/theirs/img" "$TMP/theirs/dir"
+    check "is unmounted by root" "$VNVRAM" unmount "$TMP/theirs/dir"
+    check_exit 0 "the image is free" as_nobody "$VNVRAM" check "$TMP/theirs/img"
     check "again" as_nobody "$VNVRAM" mount "$TMP/theirs/img" "$TMP/theirs/dir"
     kill -KILL "$(as_nobody sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' "$TMP/theirs/dir/.vnvram/status")"
     check "an unprivileged user replaces a dead mount" wait_until 5 \
@@ -316,6 +331,16 @@ if as_nobody "$VNVRAM" --version >/dev/null 2>&1; then
     check "and unmounts" as_nobody "$VNVRAM" unmount "$TMP/theirs/dir"
 else
     fail "an unprivileged user can run $VNVRAM"
+fi
+
+cat >"$TMP/userns" <<'SH'
+mount=$1 img=$2 dir=$3
+"$mount" mount -o tpm=2.0,uid=0,gid=0 "$img" "$dir" && cp /bin/true "$dir/file" && umount "$dir" &&
+    "$mount" mount -o uid=0,gid=0 "$img" "$dir" && cmp /bin/true "$dir/file" && "$mount" unmount "$dir"
+SH
+if as_nobody unshare -Urm true 2>/dev/null; then
+    check "root of a user namespace mounts, and umount says nothing of busy" \
+        as_nobody unshare -Urm sh "$TMP/userns" "$VNVRAM" "$TMP/theirs/img" "$TMP/theirs/dir"
 fi
 
 # ---- many -----------------------------------------------------------------------------------------
