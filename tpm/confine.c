@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -71,23 +72,29 @@ drop_capabilities(void)
 
 /* Only for root: an unprivileged mount's owner is who we are already. */
 static int
-become(uid_t uid, gid_t gid)
+become(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid)
 {
     /* A user namespace may forbid it, but then its root has no groups that would matter here. */
     if (setgroups(0, NULL) < 0 && !(errno == EPERM && uid == 0))
         return -errno;
     if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         return -errno;
+    if (uid == 0) {
+        setfsgid(owner_gid);
+        setfsuid(owner);
+        if (setfsgid((gid_t)-1) != (int)owner_gid || setfsuid((uid_t)-1) != (int)owner)
+            return -EPERM; /* they return what was there before, whether or not they worked */
+    }
     return 0;
 }
 
 int
-confine_rights(uid_t uid, gid_t gid)
+confine_rights(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid)
 {
     int r = 0;
 
     if (geteuid() == 0)
-        r = become(uid, gid);
+        r = become(uid, gid, owner, owner_gid);
     if (r == 0)
         r = drop_capabilities();
     if (r == 0 && (geteuid() != uid || getegid() != gid))

@@ -9,7 +9,10 @@
  * (standard input and outputs become /dev/null), ignores the signals that end a session in order,
  * dumps no core. */
 int confine_inheritance(int fd);
-/* Becomes @uid and @gid with no further groups, no capability, and no way to get one. */
-int confine_rights(uid_t uid, gid_t gid);
+/* Becomes @uid and @gid with no further groups, no capability, and no way to get one.  Who is root
+ * then, and could only use others' files by capability, uses files as @owner and @owner_gid:
+ * without allow_other the kernel lets nobody into a mount but the mounter, whoever owns what is in
+ * it.  Before threads. */
+int confine_rights(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid);
 
 #endif

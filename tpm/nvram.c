@@ -134,9 +134,10 @@ static int
 check_no_backup(struct nvram *n)
 {
     char bak[NAME_SIZE + 4];
+    struct stat st;
 
     snprintf(bak, sizeof bak, "%s.bak", n->items[NVRAM_PERMALL].name);
-    if (faccessat(n->dir, bak, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+    if (fstatat(n->dir, bak, &st, AT_SYMLINK_NOFOLLOW) == 0)
         return report(-EUCLEAN,
                       "%s is missing, but %s is there: rename it if it is the TPM's state",
                       n->items[NVRAM_PERMALL].name, bak);

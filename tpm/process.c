@@ -167,7 +167,7 @@ start(struct process *p)
     if (r == 0)
         r = nvram_open(&p->nvram, p->root.dir, &opt); /* others' files too, as root may */
     if (r == 0)
-        r = confine_rights(s->uid, s->gid);
+        r = confine_rights(s->uid, s->gid, p->root.owner, p->root.group);
     if (r == 0)
         r = start_listener(p);
     if (r == 0)

@@ -47,6 +47,8 @@ check_root(struct root *r)
         return report(-errno, "%s: %s", r->path, errno_text(errno));
     if (st.st_dev != r->dev)
         return report(-ESTALE, "%s: something else is mounted there now", r->path);
+    r->owner = st.st_uid;
+    r->group = st.st_gid;
     if (fs.f_type != FUSE_SUPER_MAGIC) {
         scope_close(&r->mounts);
         r->mounts = -1;

@@ -17,6 +17,8 @@ struct root {
     int tree;   /* the clone, or -1 */
     int mounts; /* /proc/self/mountinfo, or -1: nothing to watch; poll for POLLPRI */
     dev_t dev;
+    uid_t owner; /* of the root */
+    gid_t group;
     char path[PATH_MAX];
 };
 
