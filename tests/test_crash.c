@@ -304,9 +304,15 @@ path_pop(size_t was)
 static void
 path_push_op(const struct op *op)
 {
-    static const char *const verbs[] = {"write",    "write",  "rename", "write+rename",
-                                        "exchange", "unlink", "move",   "move+write",
-                                        "chmod",    "root",   "settle"};
+    static const char *const verbs[] = {
+        [OP_WRITE] = "write",       [OP_WRITE_BOTH] = "write",
+        [OP_RENAME] = "rename",     [OP_WRITE_RENAME] = "write+rename",
+        [OP_EXCHANGE] = "exchange", [OP_UNLINK] = "unlink",
+        [OP_MOVE] = "move",         [OP_MOVE_WRITE] = "move+write",
+        [OP_CHMOD] = "chmod",       [OP_ROOT] = "root",
+        [OP_SETTLE] = "settle",     [OP_KEYSLOTS] = "keyslots",
+        [OP_RESEAL] = "reseal",
+    };
     bool two = op->kind == OP_WRITE_BOTH || op->kind == OP_RENAME || op->kind == OP_WRITE_RENAME ||
                op->kind == OP_EXCHANGE || op->kind == OP_MOVE_WRITE;
 
