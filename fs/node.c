@@ -526,6 +526,46 @@ truncate_all(struct nodes *ns, struct node *n, struct handle *h, bool privileged
     h->pending |= DID_TRUNCATE;
 }
 
+/* Brings the content into memory; lets go of the lock while it is read. */
+static int
+load(struct nodes *ns, struct node *n)
+{
+    while (!n->loaded) {
+        struct content c = n->content;
+        struct blob *b = c.length ? blob_new(c.length, ns->sealed) : NULL;
+        int r = 0;
+
+        if (c.length && !b)
+            return -ENOMEM;
+        if (b) {
+            n->pins++;
+            pthread_mutex_unlock(&ns->lock);
+            r = store_read(ns->store, &c, b->data);
+            pthread_mutex_lock(&ns->lock);
+            n->pins--;
+        }
+        if (n->loaded || c.generation != n->content.generation) {
+            blob_put(b); /* somebody else was faster */
+        } else if (r < 0) {
+            blob_put(b);
+            return r == -ENOMEM ? r : -EIO;
+        } else {
+            n->blob = b;
+            n->loaded = true;
+        }
+    }
+    return 0;
+}
+
+/* The name went to another file between the kernel's lookup and its open.  -ESTALE makes the kernel
+ * look the name up again, but once only, and a writer that renames over it all the time is faster
+ * than that: so a reader gets what it asked for, from the previous content's bank. */
+static int
+load_replaced(struct nodes *ns, struct node *n)
+{
+    return n->changed || load(ns, n) < 0 ? -ESTALE : 0;
+}
+
 static int
 open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct handle **h)
 {
@@ -533,7 +573,7 @@ open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct h
     int r = writes ? nodes_read_only(ns) : 0;
 
     if (r == 0 && n->slot == SLOT_NONE)
-        r = -ESTALE; /* makes the kernel look the name up again: another file may have it now */
+        r = writes ? -ESTALE : load_replaced(ns, n);
     if (r == 0)
         r = open_handle(n, flags, h);
     if (r == 0 && (flags & O_TRUNC))
@@ -783,37 +823,6 @@ node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags)
 
 /* ---- content ------------------------------------------------------------------------------------
  */
-
-/* Brings the content into memory; lets go of the lock while it is read. */
-static int
-load(struct nodes *ns, struct node *n)
-{
-    while (!n->loaded) {
-        struct content c = n->content;
-        struct blob *b = c.length ? blob_new(c.length, ns->sealed) : NULL;
-        int r = 0;
-
-        if (c.length && !b)
-            return -ENOMEM;
-        if (b) {
-            n->pins++;
-            pthread_mutex_unlock(&ns->lock);
-            r = store_read(ns->store, &c, b->data);
-            pthread_mutex_lock(&ns->lock);
-            n->pins--;
-        }
-        if (n->loaded || c.generation != n->content.generation) {
-            blob_put(b); /* somebody else was faster */
-        } else if (r < 0) {
-            blob_put(b);
-            return r == -ENOMEM ? r : -EIO;
-        } else {
-            n->blob = b;
-            n->loaded = true;
-        }
-    }
-    return 0;
-}
 
 /* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
 static int

@@ -873,7 +873,7 @@ unlink_of_a_file_that_was_never_stored_needs_no_commit(void **state)
 }
 
 static void
-a_file_lives_until_it_is_forgotten_and_opens_no_more(void **state)
+a_file_lives_until_it_is_forgotten_and_opens_for_no_writer(void **state)
 {
     struct node_stat st;
     struct handle *h;
@@ -887,9 +887,35 @@ a_file_lives_until_it_is_forgotten_and_opens_no_more(void **state)
     assert_int_equal(slots_used(), 0);
     assert_int_equal(node_stat(ns, id, &st), 0);
     assert_false(st.linked);
-    assert_int_equal(node_open(ns, id, O_RDONLY, true, &h), -ESTALE);
+    assert_int_equal(node_open(ns, id, O_RDWR, true, &h), -ESTALE);
     node_forget(ns, id, 1);
     assert_int_equal(node_stat(ns, id, &st), -ESTALE);
+}
+
+static void
+a_reader_gets_the_file_it_looked_up_though_another_has_its_name_now(void **state)
+{
+    struct node_stat st;
+    struct handle *h;
+
+    (void)state;
+    make_file("a", "old");
+    assert_int_equal(node_lookup(ns, "a", &st), 0);
+    make_file("b", "new");
+    assert_int_equal(node_rename(ns, "b", "a", 0), 0);
+    assert_int_equal(node_open(ns, st.id, O_RDONLY, true, &h), 0);
+    assert_reads(h, "old");
+    assert_int_equal(slots_used(), 1);
+    release(h);
+    for (int i = 0; i < 2 * (3 + 2); i++) { /* all other banks: the old content is overwritten */
+        make_file("c", "x");
+        make_file("d", "y");
+        assert_int_equal(node_unlink(ns, "c"), 0);
+        assert_int_equal(node_unlink(ns, "d"), 0);
+    }
+    assert_int_equal(node_open(ns, st.id, O_RDONLY, true, &h), -ESTALE);
+    node_forget(ns, st.id, 1);
+    assert_shows("a", "new");
 }
 
 static void
@@ -1470,7 +1496,8 @@ main(void)
         CASE(exchange_swaps_two_files_in_one_commit),
         CASE(rename_refuses_what_it_cannot_do),
         CASE(unlink_of_a_file_that_was_never_stored_needs_no_commit),
-        CASE(a_file_lives_until_it_is_forgotten_and_opens_no_more),
+        CASE(a_file_lives_until_it_is_forgotten_and_opens_for_no_writer),
+        CASE(a_reader_gets_the_file_it_looked_up_though_another_has_its_name_now),
         CASE(the_directorys_fsync_stores_names_but_no_half_written_bytes),
         CASE(a_listing_shows_what_stays_exactly_once),
         CASE(create_opens_what_is_there_unless_it_must_not),
