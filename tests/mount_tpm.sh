@@ -332,6 +332,86 @@ check "nvundefine" t nvundefine -C o $INDEX
     is "... when it shrinks, too" "$(stat -c %u:%g:%a "$M/tpm2-00.permall")" 12345:12345:640
 check "unmount" unmounted "$M"
 
+# ---- images that are full or do not take a write ----------------------------------------------------
+rm -f "$IMG"
+new_image "$IMG" --slots 3x4K >/dev/null
+again_with_tpm 2>/dev/null
+cp "$M/tpm2-00.permall" "$M/filler"
+fill_nv() { # until the TPM's state does not fit its 4 KiB slot any more
+    local i
+    for i in 10 11 12 13 14 15 16 17 18 19; do
+        t nvdefine -C o -s 512 0x15000$i && head -c 512 /dev/urandom | t nvwrite -C o -i - 0x15000$i ||
+            return
+    done
+}
+check_exit 1 "a state that outgrows the image fails" fill_nv
+matches "... as a failure of the TPM" "$ERR" '0x101|TPM failure'
+matches "... which is its state" "$M/.vnvram/status" '"state": "failed"'
+check "unmount" unmounted "$M"
+check "mount: the last state that fitted is whole" again_with_tpm
+check "... and works" getrandom
+check "... with what it had" t nvread -C o -s 512 0x1500010
+check "unmount" unmounted "$M"
+check "the image is clean" "$VNVRAM" check "$IMG"
+
+new_mount
+check "a value" nv_define
+check "... is there" nv_write original
+prlimit --pid "$(status_of pid)" --fsize=0:0
+check_exit 1 "no acknowledgement when the image takes no write" nv_write unstored
+matches "... and the TPM has failed" "$M/.vnvram/status" '"state": "failed"'
+matches "... and the mount is read-only" "$M/.vnvram/status" '"read_only": true'
+pids="$(status_of pid) $(status_of tpm_pid)"
+sigterm
+check "it ends all the same" wait_until 10 gone $pids
+check "mount again" again_with_tpm
+is "what was acknowledged is there" "$(nv_value)" original
+check "unmount" unmounted "$M"
+
+# ---- owners ------------------------------------------------------------------------------------------
+if [ "$(id -u)" -eq 0 ]; then
+    again
+    check "the mount is given to another user" chown -R 12345:12345 "$M"
+    check "unmount" unmounted "$M"
+    for option in '' ,allow_other ,uid=2345,gid=2345 ,uid=2345,gid=2345,allow_other; do
+        check "mount (tpm=2.0$option)" again -o "tpm=2.0$option"
+        check "... nvwrite" nv_write original
+        check "... nvundefine" t nvundefine -C o $INDEX
+        check "... nvdefine" nv_define
+        matches "... without capabilities" "/proc/$(status_of tpm_pid)/status" '^CapPrm:.*0000$'
+        check "unmount" unmounted "$M"
+    done
+fi
+
+as_nobody() {
+    timeout 60 setpriv --reuid nobody --regid nogroup --clear-groups "$@"
+}
+if [ "$(id -u)" -eq 0 ] && as_nobody test -x "$VNVRAM" -a -w /dev/fuse; then
+    U=$TMP/nobody
+    mkdir -p "$U/mnt"
+    chown -R nobody "$U"
+    nobody_mounts() {
+        as_nobody "$VNVRAM" mount -o tpm=2.0 "$U/image" "$U/mnt"
+    }
+    nobody_clock_is_safe() {
+        as_nobody tpm2_readclock -T "device:$U/mnt/tpm0" | grep -q 'safe: yes'
+    }
+    nobody_ends() { # COMMAND...
+        local pids
+        pids=$(as_nobody cat "$U/mnt/.vnvram/status" |
+            sed -n 's/.*"\(tpm_\)\{0,1\}pid": *\([0-9]*\).*/\2/p') || return 1
+        as_nobody "$@" && wait_until 10 gone $pids && nobody_mounts && nobody_clock_is_safe
+    }
+    check "a user's image" as_nobody "$VNVRAM" format "$U/image"
+    mounts+=("$U/mnt")
+    check "... is mounted with a TPM" nobody_mounts
+    check "... which works" as_nobody tpm2_getrandom -T "device:$U/mnt/tpm0" --hex 8
+    check_exit 1 "fusermount3 -u says that it is busy" as_nobody fusermount3 -u "$U/mnt"
+    check "orderly for a user: vnvram unmount" nobody_ends "$VNVRAM" unmount "$U/mnt"
+    check "orderly for a user: fusermount3 -uz" nobody_ends fusermount3 -uz "$U/mnt"
+    check "unmount" as_nobody "$VNVRAM" unmount "$U/mnt"
+fi
+
 # ---- TPM 1.2, startup=none ---------------------------------------------------------------------------
 rm -f "$IMG"
 new_image "$IMG" >/dev/null
