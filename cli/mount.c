@@ -160,9 +160,8 @@ open_store(struct mount *m)
     if (r == 0)
         r = store_open(&m->store, dev, &opt);
     if (r == 0)
-        dev = NULL; /* the store's now */
-    else
-        image_advise(m->image, r);
+        return dev_file_lease(steal(&dev)); /* the store's now */
+    image_advise(m->image, r);
     return r;
 }
 

@@ -69,6 +69,71 @@ commit_directory(struct store *s, struct directory *next)
     return 0;
 }
 
+/* ---- the frame --------------------------------------------------------------------------------- */
+
+/* Whether the superblocks are still ours.  A copy that was bad before may be so. */
+static bool
+has_our_superblock(struct store *s)
+{
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    AUTO_FREE struct superblock *sb = malloc(sizeof *sb);
+
+    for (unsigned copy = 0; buf && sb && copy < 2; copy++) {
+        int r = superblock_load(s->dev, copy, buf, sb);
+
+        if (r == 0 ? sb->sequence != s->sb.sequence || memcmp(sb->uuid, s->sb.uuid, UUID_SIZE) != 0
+                   : copy == s->sb_best)
+            return false;
+    }
+    return buf && sb;
+}
+
+/* Whether recovery would find the very directory that we have committed, and all its contents whole. */
+static bool
+has_our_directory(struct store *s)
+{
+    struct recovery rec;
+    bool same;
+
+    if (recover_directory(s->dev, s->sealer, &s->sb, false, &rec) < 0)
+        return false;
+    same = rec.dir.generation == s->dir.generation &&
+           memcmp(rec.dir.digest, s->dir.digest, SEAL_TAG_SIZE) == 0;
+    directory_fini(&rec.dir);
+    return same;
+}
+
+/* Somebody has touched the file.  Changed owners, modes and links are harmless; other bytes are not: what
+ * would be written over them might mix two states. */
+static void
+judge_touch(struct store *s)
+{
+    if (s->read_only != 0 || (has_our_superblock(s) && has_our_directory(s)))
+        return;
+    s->read_only = -EUCLEAN;
+    s->read_only_why = "somebody else has written to the image";
+    report(-EUCLEAN, "%s: %s: read-only from now on; what lies there is no longer known", s->dev->name,
+           s->read_only_why);
+}
+
+struct store *
+commit_begin(struct store *s)
+{
+    bool touched = dev_begin(s->dev);
+
+    pthread_mutex_lock(&s->lock);
+    if (touched)
+        judge_touch(s);
+    return s;
+}
+
+void
+commit_endp(struct store **s)
+{
+    pthread_mutex_unlock(&(*s)->lock);
+    dev_end((*s)->dev);
+}
+
 /* ---- the plan ----------------------------------------------------------------------------------- */
 
 /* A content to write: the entry that gets it is found by id, since entries move. */
@@ -546,7 +611,7 @@ run_plan(struct plan *p)
 int
 store_commit(struct store *s, const struct change *changes, size_t n, uint64_t *generation)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+    AUTO(commit_endp) struct store *held = commit_begin(s);
     AUTO(plan_fini) struct plan p = {.s = s};
     int r;
 
@@ -589,7 +654,7 @@ settle_locked(struct store *s)
 int
 store_settle(struct store *s)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+    AUTO(commit_endp) struct store *held = commit_begin(s);
 
     (void)held;
     return s->read_only != 0 ? -EROFS : settle_locked(s);

@@ -81,6 +81,19 @@ dev_medium(struct dev *d, bool on)
     return r < 0 ? report(-EIO, "%s: cannot read the medium: %s", d->name, errno_text(r)) : 0;
 }
 
+bool
+dev_begin(struct dev *d)
+{
+    return d->ops->begin && d->ops->begin(d);
+}
+
+void
+dev_end(struct dev *d)
+{
+    if (d->ops->end)
+        d->ops->end(d);
+}
+
 void
 dev_close(struct dev *d)
 {

@@ -24,6 +24,9 @@ struct dev_ops {
     /* From now on (@on) reads tell what is on the medium, not what a cache holds. */
     int (*medium)(struct dev *d, bool on);
     void (*close)(struct dev *d);
+    /* Optional, both or none: around each commit, in pairs; see dev_begin(). */
+    bool (*begin)(struct dev *d);
+    void (*end)(struct dev *d);
 };
 
 /* Embedded as the first member of an implementation. */
@@ -39,6 +42,11 @@ int dev_pread(struct dev *d, void *buf, size_t n, uint64_t off);
 int dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off);
 int dev_sync(struct dev *d);
 int dev_medium(struct dev *d, bool on);
+/* A commit's writes come between the two; commits of several threads go one after the other.  dev_begin()
+ * may wait a while for somebody who is copying the device, so hold no lock that readers need.  It returns
+ * true when somebody else seems to have written to the device since the last dev_end(). */
+bool dev_begin(struct dev *d);
+void dev_end(struct dev *d);
 void dev_close(struct dev *d); /* NULL is fine */
 void dev_closep(struct dev **d);
 
@@ -59,6 +67,8 @@ enum dev_open_flags {
  * write lock on the whole file; a block device also O_EXCL, a loop device its backing file too).
  * Returns 0, -EBUSY (reported, with the holder's PID where it is known), or another errno (reported). */
 int dev_file_open(struct dev **out, const char *path, unsigned flags);
+/* For a daemon: from now on copies of the file wait for commits, and commits for copies (core/lease.h). */
+int dev_file_lease(struct dev *d);
 /* Grows a regular file that is shorter than @size; on a block device -ERANGE when it is too small. */
 int dev_file_resize(struct dev *d, uint64_t size);
 

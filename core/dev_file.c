@@ -8,11 +8,13 @@
 #include "base/scope.h"
 #include "core/dev.h"
 #include "core/holder.h"
+#include "core/lease.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -30,6 +32,7 @@ struct file_dev {
     bool direct;              /* O_DIRECT is on */
     int backing[BACKING_MAX]; /* files beneath a loop device, locked too */
     unsigned n_backing;
+    struct lease *lease; /* NULL: commits are not a matter of others */
 };
 
 static struct file_dev *
@@ -144,11 +147,27 @@ file_medium(struct dev *d, bool on)
     return on ? drop_cache(f->fd) : 0;
 }
 
+static bool
+file_begin(struct dev *d)
+{
+    struct lease *l = file_of(d)->lease;
+
+    return l && lease_begin(l);
+}
+
+static void
+file_end(struct dev *d)
+{
+    if (file_of(d)->lease)
+        lease_end(file_of(d)->lease);
+}
+
 static void
 file_close(struct dev *d)
 {
     struct file_dev *f = file_of(d);
 
+    lease_free(f->lease);
     for (unsigned i = 0; i < f->n_backing; i++)
         close(f->backing[i]);
     if (f->fd >= 0)
@@ -163,6 +182,8 @@ static const struct dev_ops file_ops = {
     .sync = file_sync,
     .medium = file_medium,
     .close = file_close,
+    .begin = file_begin,
+    .end = file_end,
 };
 
 /* ---- the lock ------------------------------------------------------------------------------- */
@@ -221,6 +242,15 @@ lock_inode(int fd, const char *name, bool shared, int64_t deadline)
         return fstat(fd, &st) < 0 ? report(-EBUSY, "%s: in use", name) : report_busy(name, &st);
     }
     return 0;
+}
+
+/* An OFD lock hides its holder from those who may not look into our process; a flock tells it to
+ * all, in /proc/locks.  On a block device udev would take it for something else. */
+static void
+name_holder(const struct file_dev *f, const struct stat *st)
+{
+    if (S_ISREG(st->st_mode) && !f->dev.read_only)
+        (void)flock(f->fd, LOCK_EX | LOCK_NB); /* the lock proper is held, whatever this says */
 }
 
 /* The file behind loop device (or partition of one) @rdev: 0 and *@path, or -ENOENT when it is no
@@ -359,6 +389,8 @@ dev_file_open(struct dev **out, const char *path, unsigned flags)
     if (!(flags & DEV_READ_ONLY && flags & DEV_NO_LOCK)) {
         r = lock_inode(f->fd, path, f->dev.read_only, deadline);
         if (r == 0)
+            name_holder(f, &st);
+        if (r == 0)
             r = lock_backing(f, st, deadline);
         if (r < 0)
             return r;
@@ -368,6 +400,16 @@ dev_file_open(struct dev **out, const char *path, unsigned flags)
         return r;
     *out = &steal(&f)->dev;
     return 0;
+}
+
+int
+dev_file_lease(struct dev *d)
+{
+    struct file_dev *f = file_of(d);
+
+    if (!f->lease && !d->read_only)
+        f->lease = lease_new(f->fd);
+    return f->lease || d->read_only ? 0 : report(-ENOMEM, "%s: %s", d->name, errno_text(-ENOMEM));
 }
 
 int

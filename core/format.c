@@ -755,6 +755,7 @@ directory_decode(struct directory *out, const uint8_t *buf, uint64_t len, const 
         directory_fini(&dir);
         return r;
     }
+    memcpy(dir.digest, buf + DIRECTORY_TAG, SEAL_TAG_SIZE);
     *out = dir;
     return 0;
 }

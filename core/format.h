@@ -119,6 +119,7 @@ struct directory {
     int64_t committed;   /* seconds since 1970 */
     struct owner owner;
     struct file_attr root;
+    uint8_t digest[SEAL_TAG_SIZE]; /* its tag, as it was read or has been written */
     uint32_t n_entries;
     struct entry *entries; /* owned; directory_fini() */
 };

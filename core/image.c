@@ -83,7 +83,7 @@ directory_load(struct dev *d, struct sealer *sealer, const struct superblock *sb
 
 int
 directory_write(struct dev *d, struct sealer *sealer, const struct superblock *sb,
-                const struct directory *dir)
+                struct directory *dir)
 {
     uint64_t len = directory_size(dir);
     AUTO_FREE uint8_t *buf = NULL;
@@ -96,7 +96,10 @@ directory_write(struct dev *d, struct sealer *sealer, const struct superblock *s
         return -ENOMEM;
     directory_encode(dir, sb->uuid, buf);
     r = format_seal(sealer, SEAL_DIRECTORY, buf, len);
-    return r < 0 ? r : dev_pwrite(d, buf, len, sb->dir_off[dir->index]);
+    if (r < 0)
+        return r;
+    memcpy(dir->digest, buf + DIRECTORY_TAG, SEAL_TAG_SIZE);
+    return dev_pwrite(d, buf, len, sb->dir_off[dir->index]);
 }
 
 /* Reads a bank as long as its own header says and verifies that it is a whole content of ours: what

@@ -39,7 +39,7 @@ int superblock_write(struct dev *d, unsigned copy, const struct superblock *sb, 
 int directory_load(struct dev *d, struct sealer *sealer, const struct superblock *sb, unsigned index,
                    struct directory *dir, struct directory_claim *claim);
 int directory_write(struct dev *d, struct sealer *sealer, const struct superblock *sb,
-                    const struct directory *dir);
+                    struct directory *dir); /* fills dir->digest */
 
 /* Reads the bank that should hold @c and verifies that it does.  *@raw is header and padded content, still
  * sealed; free() it.  -ESTALE: another content lies there, whole; -EUCLEAN: torn or damaged; -EBADMSG:
@@ -57,6 +57,10 @@ int bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb
 int commit_directory(struct store *s, struct directory *next);
 /* A copy of the committed directory, with the next generation and neither clean nor resealing. */
 int next_directory(struct store *s, struct directory *next);
+/* A transaction's frame: between commits of others, with the lock held.  Anything but the image as the
+ * store knows it makes the store read-only for good. */
+struct store *commit_begin(struct store *s);
+void commit_endp(struct store **s);
 /* The one flush; a failure makes the store read-only for good. */
 int commit_flush(struct store *s);
 int settle_locked(struct store *s);

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/lease.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+
+enum {
+    POLL_US = 1000,
+    HOLD_US = LEASE_HOLD_MS * 1000,
+    /* What commits may wait grows back this much faster than time passes without waiting: copies in
+     * a row all get their turn, and yet no client waits much longer than for one. */
+    REGAIN = 8,
+};
+
+struct lease {
+    pthread_mutex_t lock; /* held from begin to end */
+    int fd;
+    bool works; /* there are leases here */
+    bool armed;
+    bool overrun; /* somebody keeps the file open: no more waiting until he has closed it */
+    int64_t allowance, since; /* us: how long may be waited, and as of when */
+    struct stat last;         /* the file after our last write */
+};
+
+static int64_t
+now_us(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+struct lease *
+lease_new(int fd)
+{
+    struct lease *l = calloc(1, sizeof *l);
+
+    if (!l)
+        return NULL;
+    pthread_mutex_init(&l->lock, NULL);
+    l->fd = fd;
+    l->allowance = HOLD_US;
+    l->since = now_us();
+    fstat(fd, &l->last);
+    signal(SIGIO, SIG_IGN); /* by default it kills */
+    return l;
+}
+
+void
+lease_free(struct lease *l)
+{
+    if (!l)
+        return;
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+/* An open that waits for our lease to end counts as one already, so a copy is never passed over by
+ * one commit after the other.  -EAGAIN: the file is open elsewhere; anything else: no leases here.
+ */
+static int
+arm(struct lease *l)
+{
+    int r = fcntl(l->fd, F_SETLEASE, F_WRLCK) < 0 ? -errno : 0;
+
+    l->armed = r == 0;
+    l->works = r == 0 || r == -EAGAIN;
+    return r;
+}
+
+static void
+regain(struct lease *l, int64_t now)
+{
+    l->allowance += (now - l->since) * REGAIN;
+    if (l->allowance > HOLD_US)
+        l->allowance = HOLD_US;
+    l->since = now;
+}
+
+static void
+hold(struct lease *l)
+{
+    int64_t start = now_us(), now = start;
+    int r;
+
+    regain(l, start);
+    while ((r = arm(l)) == -EAGAIN && !l->overrun && now - start < l->allowance) {
+        nanosleep(&(struct timespec){.tv_nsec = POLL_US * 1000L}, NULL);
+        now = now_us();
+    }
+    l->allowance -= now - start;
+    l->since = now;
+    l->overrun = r == -EAGAIN;
+}
+
+/* Times have the grain of a clock tick where the kernel knows no finer ones: a write within the
+ * tick of our own last one is not noticed. */
+static bool
+is_changed(const struct lease *l)
+{
+    struct stat st;
+
+    if (fstat(l->fd, &st) < 0)
+        return true;
+    return st.st_size != l->last.st_size || st.st_ctim.tv_sec != l->last.st_ctim.tv_sec ||
+           st.st_ctim.tv_nsec != l->last.st_ctim.tv_nsec;
+}
+
+bool
+lease_begin(struct lease *l)
+{
+    pthread_mutex_lock(&l->lock);
+    hold(l);
+    return l->works && is_changed(l);
+}
+
+void
+lease_end(struct lease *l)
+{
+    fstat(l->fd, &l->last);
+    if (l->armed)
+        fcntl(l->fd, F_SETLEASE, F_UNLCK);
+    l->armed = false;
+    pthread_mutex_unlock(&l->lock);
+}
