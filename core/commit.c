@@ -277,24 +277,36 @@ plan_write(struct plan *p, uint64_t id, const void *data, size_t len)
         p->n_writes++;
 }
 
+/* A name that the image could not hold must not get into it: nobody could open it again. */
+static int
+check_name(const char *name)
+{
+    size_t len = name ? strlen(name) : 0;
+
+    if (len > NAME_MAX_LEN)
+        return -ENAMETOOLONG;
+    return entry_name_ok(name, len) ? 0 : -EINVAL;
+}
+
 /* The entry of a file that is to come: a new one, or what was left of the name. */
 static int
 create_entry(struct plan *p, const struct change *c)
 {
     int i = c->name ? directory_find(&p->dir, c->name) : -1;
-    size_t len = c->name ? strlen(c->name) : 0;
     struct entry *e;
+    int r;
 
-    if (len == 0)
+    if (!c->name)
         return -ENOENT; /* no such file, and no name to make one */
-    if (len > NAME_MAX_LEN)
-        return -ENAMETOOLONG;
+    r = check_name(c->name);
+    if (r < 0)
+        return r;
     if (i >= 0 && p->dir.entries[i].kind == ENTRY_FILE)
         return -EEXIST;
     e = i >= 0 ? &p->dir.entries[i] : append_entry(&p->dir);
     if (!e)
         return -ENOMEM;
-    memcpy(e->name, c->name, len + 1);
+    strcpy(e->name, c->name);
     e->kind = ENTRY_FILE;
     e->id = c->id;
     e->slot = c->slot;
@@ -310,7 +322,7 @@ apply_file(struct plan *p, const struct change *c)
     int i = directory_find_id(&p->dir, c->id);
     struct entry *e;
 
-    if (c->id == 0 || c->slot >= p->s->n_slots)
+    if (c->id == 0 || c->id >= p->dir.next_id || c->slot >= p->s->n_slots || !file_attr_ok(&c->attr))
         return -EINVAL;
     if (c->has_content && c->len > superblock_slot_capacity(&p->s->sb, c->slot))
         return -EFBIG;
@@ -344,11 +356,10 @@ apply_rename(struct plan *p, const struct change *c)
     int from = directory_find_id(&p->dir, c->id), to;
     struct entry *f, *t, moved;
     uint32_t freed;
+    int r = from < 0 ? -ENOENT : check_name(c->name);
 
-    if (from < 0 || !c->name || !c->name[0])
-        return from < 0 ? -ENOENT : -EINVAL;
-    if (strlen(c->name) > NAME_MAX_LEN)
-        return -ENAMETOOLONG;
+    if (r < 0)
+        return r;
     to = directory_find(&p->dir, c->name);
     if (to == from)
         return 0;
@@ -421,9 +432,10 @@ apply_reserve(struct plan *p, const struct change *c)
 {
     int i = c->name ? directory_find(&p->dir, c->name) : -1;
     struct entry *e;
+    int r = check_name(c->name);
 
-    if (!c->name || !c->name[0] || strlen(c->name) > NAME_MAX_LEN || c->len == 0)
-        return -EINVAL;
+    if (r < 0 || c->len == 0)
+        return r < 0 ? r : -EINVAL;
     if (c->len > store_largest_capacity(p->s))
         return -EFBIG;
     e = i >= 0 ? &p->dir.entries[i] : append_entry(&p->dir);
@@ -469,6 +481,8 @@ apply(struct plan *p, const struct change *c)
     case CHANGE_UNLINK:
         return apply_unlink(p, c);
     case CHANGE_ROOT:
+        if (!file_attr_ok(&c->attr))
+            return -EINVAL;
         p->dir.root = c->attr;
         return 0;
     case CHANGE_RESERVE:

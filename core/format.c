@@ -406,14 +406,12 @@ encode_times(const struct file_attr *a, uint8_t *sec, uint8_t *nsec)
     store_le32(nsec + 8, (uint32_t)a->ctime.tv_nsec);
 }
 
-static bool
+static void
 decode_times(struct file_attr *a, const uint8_t *sec, const uint8_t *nsec)
 {
     a->atime = (struct timespec){(int64_t)load_le64(sec), load_le32(nsec)};
     a->mtime = (struct timespec){(int64_t)load_le64(sec + 8), load_le32(nsec + 4)};
     a->ctime = (struct timespec){(int64_t)load_le64(sec + 16), load_le32(nsec + 8)};
-    return a->atime.tv_nsec < 1000000000 && a->mtime.tv_nsec < 1000000000 &&
-           a->ctime.tv_nsec < 1000000000;
 }
 
 static void
@@ -532,11 +530,25 @@ content_ok(const struct content *c, const struct superblock *sb, uint64_t genera
            c->length <= superblock_slot_capacity(sb, c->slot) && c->generation <= generation;
 }
 
-static bool
-name_ok(const char *name, size_t len)
+bool
+entry_name_ok(const char *name, size_t len)
 {
-    return len > 0 && memchr(name, '\0', len) == NULL && memchr(name, '/', len) == NULL &&
-           !(len == 1 && name[0] == '.') && !(len == 2 && name[0] == '.' && name[1] == '.');
+    return len > 0 && len <= NAME_MAX_LEN && memchr(name, '\0', len) == NULL &&
+           memchr(name, '/', len) == NULL && !(len == 1 && name[0] == '.') &&
+           !(len == 2 && name[0] == '.' && name[1] == '.');
+}
+
+static bool
+time_ok(const struct timespec *t)
+{
+    return t->tv_nsec >= 0 && t->tv_nsec < 1000000000;
+}
+
+bool
+file_attr_ok(const struct file_attr *a)
+{
+    return (a->mode & ~(uint32_t)MODE_BITS) == 0 && time_ok(&a->atime) && time_ok(&a->mtime) &&
+           time_ok(&a->ctime);
 }
 
 /* A promise is kept by the file's own slot or by one of its own that is large enough. */
@@ -596,8 +608,8 @@ decode_entry(struct entry *e, const uint8_t *p, const struct superblock *sb,
     memcpy(e->name, p + ENT_NAME, name_len);
     decode_content(&e->current, p + ENT_CURRENT);
     decode_content(&e->previous, p + ENT_PREVIOUS);
-    if (!decode_times(&e->attr, p + ENT_TIMES, p + ENT_NSEC) || (e->attr.mode & ~MODE_BITS) ||
-        !name_ok(e->name, name_len) || e->id >= dir->next_id ||
+    decode_times(&e->attr, p + ENT_TIMES, p + ENT_NSEC);
+    if (!file_attr_ok(&e->attr) || !entry_name_ok(e->name, name_len) || e->id >= dir->next_id ||
         !bytes_are_zero(p + ENT_NAME + name_len, record_size(name_len) - ENT_NAME - name_len) ||
         !bytes_are_zero(p + ENT_CURRENT + 5, 3) || !bytes_are_zero(p + ENT_PREVIOUS + 5, 3))
         return -EUCLEAN;
@@ -729,8 +741,8 @@ decode_header(struct directory *dir, const uint8_t *buf, const struct superblock
     };
     memcpy(dir->owner.host_id, buf + DIR_OWNER + 8, 16);
     memcpy(dir->owner.boot_id, buf + DIR_OWNER + 24, 16);
-    if (!decode_times(&dir->root, buf + DIR_ROOT + 16, buf + DIR_ROOT + 40) ||
-        (dir->root.mode & ~MODE_BITS) || dir->generation == 0 || dir->next_id == 0 ||
+    decode_times(&dir->root, buf + DIR_ROOT + 16, buf + DIR_ROOT + 40);
+    if (!file_attr_ok(&dir->root) || dir->generation == 0 || dir->next_id == 0 ||
         dir->superblock_sequence == 0)
         return -EUCLEAN;
     return 0;

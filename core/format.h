@@ -83,6 +83,11 @@ struct file_attr {
     struct timespec atime, mtime, ctime;
 };
 
+/* Whether an image can hold them: a name of 1 to 255 bytes without NUL and '/' that is not "." or "..";
+ * permission bits only, nanoseconds below a second. */
+bool entry_name_ok(const char *name, size_t len);
+bool file_attr_ok(const struct file_attr *a);
+
 enum entry_kind {
     ENTRY_FILE = 1,
     ENTRY_TOMBSTONE = 2, /* a deleted file whose content is still whole in .previous */

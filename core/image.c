@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* image.c - single structures of an image: read whole and verified, or written sealed. */
 #include "base/bytes.h"
+#include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
 #include <errno.h>
@@ -81,6 +82,18 @@ directory_load(struct dev *d, struct sealer *sealer, const struct superblock *sb
     return r;
 }
 
+/* The last line of defence: what no mount could read again is not written. */
+static int
+check_readable(const uint8_t *buf, uint64_t len, const struct superblock *sb)
+{
+    struct directory back;
+    int r = directory_decode(&back, buf, len, sb);
+
+    if (r == 0)
+        directory_fini(&back);
+    return r == -EUCLEAN ? report(-EINVAL, "refusing to write a directory that could not be read") : r;
+}
+
 int
 directory_write(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                 struct directory *dir)
@@ -96,6 +109,8 @@ directory_write(struct dev *d, struct sealer *sealer, const struct superblock *s
         return -ENOMEM;
     directory_encode(dir, sb->uuid, buf);
     r = format_seal(sealer, SEAL_DIRECTORY, buf, len);
+    if (r == 0)
+        r = check_readable(buf, len, sb);
     if (r < 0)
         return r;
     memcpy(dir->digest, buf + DIRECTORY_TAG, SEAL_TAG_SIZE);

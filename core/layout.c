@@ -139,8 +139,8 @@ add_promises(struct directory *dir, const struct superblock *sb, const struct fo
         struct entry *e = &dir->entries[i];
         size_t len = strlen(want->name);
 
-        if (len == 0 || len > NAME_MAX_LEN || strchr(want->name, '/') ||
-            directory_find(dir, want->name) >= 0 || want->size == 0 || want->size > MAX_CAPACITY)
+        if (!entry_name_ok(want->name, len) || directory_find(dir, want->name) >= 0 ||
+            want->size == 0 || want->size > MAX_CAPACITY)
             return report(-EINVAL, "cannot reserve '%s'", want->name);
         *e = (struct entry){.kind = ENTRY_RESERVED,
                             .slot = SLOT_NONE,
