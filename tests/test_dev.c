@@ -210,8 +210,10 @@ failing_medium(struct dev *d, bool on)
 static void
 an_io_error_is_never_a_finding(void **state)
 {
-    static const struct dev_ops ops = {failing_read, failing_write, failing_sync, failing_medium,
-                                       NULL};
+    static const struct dev_ops ops = {.pread = failing_read,
+                                       .pwrite = failing_write,
+                                       .sync = failing_sync,
+                                       .medium = failing_medium};
     static const int errors[] = {ENODATA, EUCLEAN, EBADMSG, ESTALE, ENOKEY, EBUSY, ENOSPC, EIO};
     struct dev d = {.ops = &ops, .size = SIZE, .name = (char[]){"failing"}};
     uint8_t *buf = dev_alloc(BLOCK_SIZE);
