@@ -1121,6 +1121,7 @@ node_get_info(struct nodes *ns, uint64_t id, bool want_crc, struct node_info *in
         .slot = n->stored ? n->home : n->slot,
         .content = n->content,
         .capacity = store_slot_capacity(ns->store, n->stored ? n->home : n->slot),
+        .sealed = ns->sealed,
         .dirty = n->changed || !n->stored || n->attr_changed,
     };
     pthread_mutex_unlock(&ns->lock);

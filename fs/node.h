@@ -132,6 +132,7 @@ struct node_info {
     struct content content; /* as committed; generation 0: none */
     uint32_t crc32;         /* of the committed content */
     uint32_t capacity;
+    bool sealed;
     bool dirty; /* something is not committed yet */
 };
 int node_get_info(struct nodes *ns, uint64_t id, bool want_crc, struct node_info *info);

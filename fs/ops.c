@@ -8,13 +8,12 @@
 #include "fs/node.h"
 #include "fs/settle.h"
 #include "fs/virt.h"
+#include "fs/xattr.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/xattr.h>
 
 /* All changes come through this mount, so what the kernel knows stays true. */
 static const double FOREVER = 365.0 * 24 * 60 * 60;
@@ -775,117 +774,6 @@ op_statfs(fuse_req_t req, fuse_ino_t ino)
 /* ---- extended attributes ------------------------------------------------------------------------
  */
 
-#define XATTR_PREFIX "user.vnvram."
-enum { XATTR_VALUE_SIZE = 2 * SEAL_TAG_SIZE + 1 };
-
-typedef void xattr_fn(const struct fs *fs, const struct node_info *info, char *out);
-
-static void
-put_number(char *out, uint64_t n)
-{
-    snprintf(out, XATTR_VALUE_SIZE, "%" PRIu64, n);
-}
-
-static void
-put_slot(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    put_number(out, info->slot);
-}
-
-static void
-put_bank(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    put_number(out, info->content.bank);
-}
-
-static void
-put_generation(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    put_number(out, info->content.generation);
-}
-
-static void
-put_capacity(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    put_number(out, info->capacity);
-}
-
-static void
-put_length(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    put_number(out, info->content.length);
-}
-
-static void
-put_digest(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    for (int i = 0; i < SEAL_TAG_SIZE; i++)
-        snprintf(out + (size_t)2 * i, 3, "%02x", info->content.digest[i]);
-}
-
-static void
-put_crc32(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    snprintf(out, XATTR_VALUE_SIZE, "%08" PRIx32, info->crc32);
-}
-
-static void
-put_sealed(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)info;
-    strcpy(out, store_superblock(fs->store)->seal_mode == SEAL_NONE ? "no" : "yes");
-}
-
-static void
-put_dirty(const struct fs *fs, const struct node_info *info, char *out)
-{
-    (void)fs;
-    strcpy(out, info->dirty ? "yes" : "no");
-}
-
-static const struct {
-    const char *name;
-    xattr_fn *put;
-} xattrs[] = {
-    {XATTR_PREFIX "slot", put_slot},
-    {XATTR_PREFIX "bank", put_bank},
-    {XATTR_PREFIX "generation", put_generation},
-    {XATTR_PREFIX "capacity", put_capacity},
-    {XATTR_PREFIX "length", put_length},
-    {XATTR_PREFIX "digest", put_digest},
-    {XATTR_PREFIX "crc32", put_crc32},
-    {XATTR_PREFIX "sealed", put_sealed},
-    {XATTR_PREFIX "dirty", put_dirty},
-};
-
-enum { N_XATTRS = sizeof xattrs / sizeof *xattrs };
-
-static int
-get_xattr(struct fs *fs, fuse_ino_t ino, const char *name, char *value)
-{
-    if (strncmp(name, "user.", 5) != 0)
-        return -ENOTSUP;
-    for (size_t i = 0; ino_is_file(ino) && i < N_XATTRS; i++) {
-        struct node_info info;
-        int r;
-
-        if (strcmp(name, xattrs[i].name) != 0)
-            continue;
-        r = node_get_info(fs->nodes, ino - INO_FIRST_FILE, xattrs[i].put == put_crc32, &info);
-        if (r == 0)
-            xattrs[i].put(fs, &info, value);
-        return r;
-    }
-    return -ENODATA;
-}
-
 /* The protocol of both calls: the size alone when none is offered. */
 static void
 reply_xattr(fuse_req_t req, const char *data, size_t len, size_t size)
@@ -902,8 +790,10 @@ static void
 op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     char value[XATTR_VALUE_SIZE] = "";
-    int r = get_xattr(fs_of(req), ino, name, value);
+    int r = xattr_is_ours(name) ? -ENODATA : -ENOTSUP;
 
+    if (r == -ENODATA && ino_is_file(ino))
+        r = xattr_get(fs_of(req)->nodes, ino - INO_FIRST_FILE, name, value);
     if (r < 0)
         reply_result(req, r);
     else
@@ -913,20 +803,16 @@ op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 static void
 op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-    char names[N_XATTRS * 32];
-    size_t len = 0;
+    char names[XATTR_NAMES_SIZE];
 
-    for (size_t i = 0; ino_is_file(ino) && i < N_XATTRS; i++) {
-        strcpy(names + len, xattrs[i].name);
-        len += strlen(xattrs[i].name) + 1;
-    }
-    reply_xattr(req, names, len, size);
+    reply_xattr(req, names, ino_is_file(ino) ? xattr_list(names) : 0, size);
 }
 
+/* Ours are what they are; of others there are none. */
 static int
 refuse_xattr(const char *name)
 {
-    return strncmp(name, XATTR_PREFIX, strlen(XATTR_PREFIX)) == 0 ? -EPERM : -ENOTSUP;
+    return xattr_is_ours(name) ? -EPERM : -ENOTSUP;
 }
 
 static void
