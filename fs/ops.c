@@ -290,6 +290,23 @@ lookup(struct fs *fs, fuse_ino_t parent, const char *name, struct stat *st)
 }
 
 static void
+forget(struct fs *fs, fuse_ino_t ino, uint64_t n)
+{
+    if (ino_is_file(ino))
+        node_forget(fs->nodes, ino - INO_FIRST_FILE, n);
+}
+
+/* Who is gone does not forget: the kernel drops the reply to an interrupted request. */
+static void
+reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
+{
+    struct fs *fs = fs_of(req);
+
+    if (fuse_reply_entry(req, e) == -ENOENT)
+        forget(fs, e->ino, 1);
+}
+
+static void
 op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fuse_entry_param e = {.entry_timeout = FOREVER}; /* "no such name", to be remembered */
@@ -299,16 +316,9 @@ op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     if (r == 0)
         fill_entry(&st, &e);
     if (r == 0 || (r == -ENOENT && parent == INO_ROOT))
-        fuse_reply_entry(req, &e);
+        reply_entry(req, &e);
     else
         reply_result(req, r);
-}
-
-static void
-forget(struct fs *fs, fuse_ino_t ino, uint64_t n)
-{
-    if (ino_is_file(ino))
-        node_forget(fs->nodes, ino - INO_FIRST_FILE, n);
 }
 
 static void
@@ -355,7 +365,7 @@ op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t
     }
     fill_file(fs, &n, &st);
     fill_entry(&st, &e);
-    fuse_reply_entry(req, &e);
+    reply_entry(req, &e);
 }
 
 /* A flat directory of regular files: there is no place for anything else. */
