@@ -26,12 +26,17 @@ write_both(struct store *s, const struct superblock *sb, struct sealer *sealer)
     return 0;
 }
 
-/* A settled directory that demands the new superblock. */
+/* Two settled directories that demand the new superblock: spoiling one must not let an old one back. */
 static int
 demand_superblock(struct store *s)
 {
-    s->dir.clean = false;
-    return settle_locked(s);
+    int r = 0;
+
+    for (int i = 0; r == 0 && i < 2; i++) {
+        s->dir.clean = false;
+        r = settle_locked(s);
+    }
+    return r;
 }
 
 int

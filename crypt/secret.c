@@ -6,6 +6,7 @@
 #include <gcrypt.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/types.h>
 #include <unistd.h>
 #ifdef WITH_SANITIZERS
 #include <sanitizer/lsan_interface.h>
@@ -16,6 +17,8 @@ enum { POOL_SIZE = 256 * 1024 };
 
 /* Where libgcrypt's one pool lies: set once, then constant. */
 static void *pool;
+/* The process that has locked it: locks do not pass a fork. */
+static _Atomic pid_t locked_by;
 
 void
 secret_pool_init(void)
@@ -47,8 +50,12 @@ secret_pool_wipe_in_children(void)
 static int
 pool_lock(void)
 {
-    if (pool && mlock(pool, POOL_SIZE) == 0)
+    if (locked_by == getpid())
         return 0;
+    if (pool && mlock(pool, POOL_SIZE) == 0) {
+        locked_by = getpid();
+        return 0;
+    }
     return report(
         -EPERM,
         "cannot lock %d KiB of memory for keys, which must not reach swap: raise the limit "
