@@ -104,6 +104,14 @@ has_ended(const struct fixture *f)
     return f->state == TPM_STATE_STOPPED || f->state == TPM_STATE_GONE;
 }
 
+static bool
+is_answered(struct fixture *f)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&f->lock);
+
+    return f->answered;
+}
+
 static void
 wait_for(struct fixture *f, bool (*condition)(const struct fixture *))
 {
@@ -672,7 +680,7 @@ a_cancelled_command_says_so_and_the_next_one_works(void **state)
 
     start(f);
     assert_int_equal(submit(f, create_primary, sizeof create_primary), 0);
-    for (int i = 0; i < 1000 && !f->answered; i++) { /* one before its start would be lost */
+    for (int i = 0; i < 1000 && !is_answered(f); i++) { /* one before its start would be lost */
         cmddev_cancel(tpm_link_cmddev(f->link));
         poll(NULL, 0, 1);
     }
