@@ -13,13 +13,16 @@ scale=${VNVRAM_TEST_SCALE:-1}
 seed=${FSX_SEED:-$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')}
 echo "# FSX_SEED=$seed"
 
-cat >"$TMP/remount" <<END
-"$VNVRAM" unmount "$mnt" && "$VNVRAM" check "$image" >/dev/null && "$VNVRAM" mount "$image" "$mnt"
-END
+# How the remounting scripts are made: remounting IMAGE FILE [OPTION...]
+remounting() {
+    echo "'$VNVRAM' unmount '$mnt' && '$VNVRAM' check ${*:3} '$1' >'$TMP/checked' &&
+        '$VNVRAM' mount ${*:3} '$1' '$mnt'" >"$2"
+}
+remounting "$image" "$TMP/remount"
 
 check "an image" new_image "$image" --slots 8x4K,8x64K,10x256K
 check "mounts" mounted "$image" "$mnt"
-check "one file, 55,000 operations" "$fsx" -s "$seed" -n $((55000 * scale)) "$mnt"
+check "one file, 45,000 operations" "$fsx" -s "$seed" -n $((45000 * scale)) "$mnt"
 sed 's/^/# /' "$OUT"
 check "its removal" rm "$mnt/fsx-0"
 check "five files with renames and remounts, 30,000 operations" \
@@ -44,4 +47,14 @@ check_exit 1 "fsx notices a byte that somebody else adds" \
     "$fsx" -s "$seed" -n 100 -r 50 -c "printf x >>'$mnt/fsx-0'" "$mnt"
 check "unmounts" unmounted "$mnt"
 check "the image is clean" "$VNVRAM" check "$image"
+
+od -An -N32 -tx1 -v /dev/urandom | tr -d " \n" >"$TMP/key" && chmod 600 "$TMP/key"
+sealed=(-o "key_file=$TMP/key")
+remounting "$TMP/sealed" "$TMP/remount-sealed" "${sealed[@]}"
+check "a sealed image" new_image "$TMP/sealed" --slots 8x4K,8x64K,10x256K "${sealed[@]}"
+check "mounts sealed" mounted "$TMP/sealed" "$mnt" "${sealed[@]}"
+check "sealed, with renames and remounts, 10,000 operations" \
+    "$fsx" -s "$seed" -f 4 -n $((10000 * scale)) -r 2000 -c "sh '$TMP/remount-sealed'" "$mnt"
+check "unmounts sealed" unmounted "$mnt"
+check "the sealed image is clean" "$VNVRAM" check "${sealed[@]}" "$TMP/sealed"
 finish
