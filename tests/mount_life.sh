@@ -100,6 +100,24 @@ check "umount ends it" umount "$dir"
 check_exit 32 "a failed mount is 32" "$helper" "$TMP/none" "$dir"
 check_exit 1 "a usage error is 1" "$helper" "$img"
 
+# mount(8) looks for helpers in /sbin: lay ours over it, for a moment, where nobody else sees it.
+ln -s "$VNVRAM" "$TMP/sbin/fsck.vnvram"
+sbin=$(realpath /sbin)
+echo "$img $dir vnvram noauto,nofail,x-systemd.requires=x,tpm=2.0 0 0" >"$TMP/fstab"
+cat >"$TMP/privately" <<'SH'
+mount -t overlay -o "lowerdir=$1:$2" overlay "$2" && shift 2 && "$@"
+SH
+privately() {
+    unshare -m sh "$TMP/privately" "$TMP/sbin" "$sbin" "$@"
+}
+if privately true 2>/dev/null; then
+    check "mount -t vnvram works" privately sh -ec '
+        mount -t vnvram -o noatime "$1" "$2"; cp /bin/true "$2/file"; umount "$2"' - "$img" "$dir"
+    check "fstab works" privately sh -ec '
+        mount -T "$1" "$2"; cmp /bin/true "$2/file"; test -e "$2/tpm0"; umount "$2"' - "$TMP/fstab" "$dir"
+    check "fsck works" privately fsck -t vnvram "$img"
+fi
+
 # ---- every way to end -----------------------------------------------------------------------------
 
 by_signal() {
