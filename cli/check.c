@@ -180,10 +180,9 @@ json_notes(const struct notes *notes)
         const struct note *n = &notes->list[i];
         struct json_object *note = json_object_new_object();
 
-        json_object_object_add(note, "where", json_object_new_string(n->where));
-        json_object_object_add(note, "finding",
-                               n->r ? json_object_new_string(finding_name(n->r)) : NULL);
-        json_object_object_add(note, "text", json_object_new_string(n->text));
+        json_add_text(note, "where", n->where);
+        json_add_text(note, "finding", n->r ? finding_name(n->r) : NULL);
+        json_add_text(note, "text", n->text);
         json_object_array_add(list, note);
     }
     return list;
@@ -195,8 +194,8 @@ print_json(const char *path, const struct notes *mended, const struct notes *not
 {
     struct json_object *root = json_object_new_object();
 
-    json_object_object_add(root, "image", json_object_new_string(path));
-    json_object_object_add(root, "finding", r ? json_object_new_string(finding_name(r)) : NULL);
+    json_add_text(root, "image", path);
+    json_add_text(root, "finding", r ? finding_name(r) : NULL);
     json_object_object_add(root, "structures", json_object_new_int64(res->structures));
     json_object_object_add(root, "problems", json_object_new_int64(res->problems));
     json_object_object_add(root, "authenticated", json_object_new_boolean(res->authenticated));

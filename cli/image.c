@@ -3,8 +3,10 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "base/utf8.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -16,8 +18,7 @@ image_advise(const char *path, int r)
         int finding;
         const char *next;
     } advice[] = {
-        {-ENODATA,
-         "if it held one before, restore a backup instead of formatting it"},
+        {-ENODATA, "if it held one before, restore a backup instead of formatting it"},
         {-EMEDIUMTYPE,
          "look whether the path is right; \"vnvram format --force\" overwrites what is there"},
         {-EUCLEAN,
@@ -318,4 +319,12 @@ uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE])
 
     for (int i = 0; i < UUID_SIZE; i++)
         p += sprintf(p, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+}
+
+void
+json_add_text(struct json_object *o, const char *key, const char *value)
+{
+    AUTO_FREE char *clean = value ? utf8_clean(value) : NULL;
+
+    json_object_object_add(o, key, clean ? json_object_new_string(clean) : NULL);
 }

@@ -44,4 +44,8 @@ enum { SIZE_TEXT = 32 };
 const char *size_text(char buf[SIZE_TEXT], uint64_t n);
 void uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE]);
 
+/* A string member; NULL becomes null, and what is no UTF-8 U+FFFD. */
+struct json_object;
+void json_add_text(struct json_object *o, const char *key, const char *value);
+
 #endif

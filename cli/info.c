@@ -2,6 +2,7 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "base/utf8.h"
 #include "cli/cli.h"
 #include "cli/image.h"
 #include <errno.h>
@@ -89,15 +90,19 @@ print_head(const char *path, const struct look *l)
            info->slots_total, size_text(b, info->bytes_total));
 }
 
-/* A name may hold anything but '/': keep control characters off the terminal. */
+/* A name may hold any byte but '/': keep what is no text off the terminal. */
 static void
 print_name(const char *name)
 {
-    for (const unsigned char *p = (const unsigned char *)name; *p; p++) {
-        if (*p < 0x20 || *p == 0x7f)
-            printf("\\x%02x", *p);
-        else
-            putchar(*p);
+    for (const unsigned char *p = (const unsigned char *)name; *p;) {
+        size_t n = utf8_length(p);
+
+        if (n == 0 || *p < 0x20 || *p == 0x7f || *p == '\\' || (*p == 0xc2 && p[1] < 0xa0)) {
+            printf("\\x%02x", *p++);
+            continue;
+        }
+        printf("%.*s", (int)n, p);
+        p += n;
     }
 }
 
@@ -186,12 +191,6 @@ print_map(const struct look *l, const struct slot_view *view)
  * -------------------------------------------------------------------------------- */
 
 static void
-add_string(struct json_object *o, const char *key, const char *value)
-{
-    json_object_object_add(o, key, json_object_new_string(value));
-}
-
-static void
 add_number(struct json_object *o, const char *key, uint64_t value)
 {
     json_object_object_add(o, key, json_object_new_uint64(value));
@@ -210,20 +209,20 @@ json_slot(const struct look *l, const struct slot_view *v, uint32_t i)
 
     add_number(o, "slot", i);
     add_number(o, "capacity", superblock_slot_capacity(&l->sb, i));
-    add_string(o, "state", v->file ? "file" : v->reserved ? "reserved" : "free");
+    json_add_text(o, "state", v->file ? "file" : v->reserved ? "reserved" : "free");
     if (v->file) {
-        add_string(o, "name", v->file->name);
+        json_add_text(o, "name", v->file->name);
         add_number(o, "length", v->file->current.length);
         add_number(o, "generation", v->file->current.generation);
         add_number(o, "bank", v->file->current.bank);
     } else if (v->reserved) {
-        add_string(o, "name", v->reserved->name);
+        json_add_text(o, "name", v->reserved->name);
         add_number(o, "reserved", v->reserved->reserved);
     }
     if (v->previous) {
         struct json_object *p = json_object_new_object();
 
-        add_string(p, "name", v->previous->name);
+        json_add_text(p, "name", v->previous->name);
         add_number(p, "length", v->previous->previous.length);
         add_number(p, "generation", v->previous->previous.generation);
         add_bool(p, "deleted", v->previous->kind == ENTRY_TOMBSTONE);
@@ -240,16 +239,16 @@ print_json(const char *path, const struct look *l, const struct slot_view *view)
     char uuid[37], when[TIME_TEXT];
 
     uuid_text(uuid, info->uuid);
-    add_string(o, "image", path);
+    json_add_text(o, "image", path);
     add_number(o, "format_version", FORMAT_VERSION);
-    add_string(o, "uuid", uuid);
+    json_add_text(o, "uuid", uuid);
     add_number(o, "size", info->image_size);
     add_bool(o, "sealed", info->seal_mode != SEAL_NONE);
     add_bool(o, "authenticated", info->seal_mode != SEAL_NONE && !l->key_missing);
     add_number(o, "key_bits", info->key_size * 8U);
     add_number(o, "generation", info->generation);
     add_bool(o, "clean", info->clean);
-    add_string(o, "last_commit", time_text(when, info->committed));
+    json_add_text(o, "last_commit", time_text(when, info->committed));
     add_bool(o, "recovered", info->recovered);
     add_number(o, "recoveries", info->recoveries);
     add_bool(o, "held_tpm12", info->held_tpm12);

@@ -1,25 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fs/json.h"
+#include "base/utf8.h"
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
-
-/* Bytes of the UTF-8 sequence at @p; 0 when it is none (overlong, surrogate, cut off). */
-static size_t
-utf8_length(const unsigned char *p)
-{
-    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-
-    if (p[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return n;
-}
 
 void
 json_put_string(FILE *out, const char *text)
