@@ -272,6 +272,10 @@ run(const struct tpm_options *opt, int link)
         _exit(EXIT_FAILURE);
     report_set_sink(send_report, &p);
     r = wait_for_start(&p);
+    if (r == -ECANCELED) {
+        send_state(&p, TPM_STATE_STOPPED, 0, "");
+        _exit(EXIT_SUCCESS);
+    }
     if (r == 0)
         r = start(&p);
     if (r < 0) {
