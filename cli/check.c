@@ -3,6 +3,7 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "cli/anchor.h"
 #include "cli/cli.h"
 #include "cli/image.h"
 #include "cli/salvage.h"
@@ -87,9 +88,14 @@ check_with_retries(const char *path, struct options *o, struct notes *notes,
 static int
 open_and_settle(struct dev **d, struct options *o)
 {
-    const struct store_options opt = {.repair = true, .unlock = keys_unlock, .unlock_arg = &o->key};
+    AUTO(anchor_closep) struct anchor *anchor = NULL;
+    struct store_options opt = {.repair = true, .unlock = keys_unlock, .unlock_arg = &o->key};
     struct store *s;
-    int r = store_open(&s, *d, &opt);
+    int r = anchor_from_options(&anchor, o, false);
+
+    opt.anchor = anchor;
+    if (r == 0)
+        r = store_open(&s, *d, &opt);
 
     if (r < 0)
         return r;
@@ -216,6 +222,9 @@ cmd_check(struct options *o)
 
     if (o->salvage && (o->repair || o->json))
         return finding_exit_code(report(-EINVAL, "--salvage stands alone"));
+    if (o->anchor && !o->repair)
+        return finding_exit_code(report(-EINVAL, "anchor= is of use with --repair only; "
+                                                 "\"vnvram info\" compares the two"));
     if (o->salvage)
         return image_advise(path, salvage_image(path, o->salvage, &o->key));
     r = o->repair ? check_and_repair(path, o, &mended, &notes, &res)

@@ -34,7 +34,9 @@ image_advise(const char *path, int r)
         {-EPROTONOSUPPORT, "use the version of vnvram that made it, or a newer one"},
         {-ERANGE, "restore it whole from a backup: a copy must have every byte"},
         {-EBUSY, "unmount it (\"vnvram unmount\"), or wait for the command that has it"},
-        {-ESTALE, "an older state was put in place of a newer one: find the newest"},
+        {-ESTALE,
+         "an older state was put in place of a newer one: find the newest; \"vnvram mount -o "
+         "accept_rollback\" takes this one, and what its anchor knew is forgotten"},
         {-EBADMSG,
          "somebody changed it without its key: do not use it; restore a backup you trust"},
     };
@@ -125,15 +127,21 @@ image_unlock_if_given(void *arg, const struct superblock *sb, struct sealer **ou
 }
 
 static int
-look_through_store(struct look *l, struct dev *d, struct key_options *key)
+look_through_store(struct look *l, struct dev *d, struct key_options *key, const char *anchor)
 {
-    const struct store_options opt = {
+    AUTO(anchor_closep) struct anchor *a = NULL;
+    struct store_options opt = {
         .read_only = true, .unlock = image_unlock_if_given, .unlock_arg = key};
     struct store *s;
-    int r = store_open(&s, d, &opt);
+    int r = anchor ? anchor_file_open(&a, anchor, true, false) : 0;
 
+    opt.anchor = a;
+    if (r == 0)
+        r = store_open(&s, d, &opt);
     if (r < 0)
         return r;
+    if (a)
+        l->anchor = *anchor_get(a);
     store_get_info(s, &l->info);
     l->sb = *store_superblock(s);
     r = store_list(s, &l->entries, &l->n_entries);
@@ -244,7 +252,7 @@ look_without_key(struct look *l, struct dev *d)
 }
 
 static int
-look_once(struct look *l, const char *path, struct key_options *key)
+look_once(struct look *l, const char *path, struct key_options *key, const char *anchor)
 {
     struct dev *d;
     int r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
@@ -252,7 +260,7 @@ look_once(struct look *l, const char *path, struct key_options *key)
     *l = (struct look){0};
     if (r < 0)
         return r;
-    r = look_through_store(l, d, key);
+    r = look_through_store(l, d, key, anchor);
     if (r == 0)
         return 0;
     if (r == -ENOKEY)
@@ -262,7 +270,7 @@ look_once(struct look *l, const char *path, struct key_options *key)
 }
 
 int
-image_look(struct look *l, const char *path, struct key_options *key)
+image_look(struct look *l, const char *path, struct key_options *key, const char *anchor)
 {
     int r = key->given ? keys_read(key, false) : 0; /* asks, maybe: before the image is open */
 
@@ -272,8 +280,9 @@ image_look(struct look *l, const char *path, struct key_options *key)
         bool again;
 
         image_hold_reports();
-        r = look_once(l, path, key);
-        again = r == -EUCLEAN || r == -EBADMSG || (r == 0 && l->info.recovered);
+        r = look_once(l, path, key, anchor);
+        again = r == -EUCLEAN || r == -EBADMSG || (r == -ESTALE && anchor) ||
+                (r == 0 && l->info.recovered);
         if (!again || try == LOOK_TRIES)
             break;
         image_drop_reports();

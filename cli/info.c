@@ -64,7 +64,21 @@ view_slots(const struct look *l)
  * ---------------------------------------------------------------------------------- */
 
 static void
-print_head(const char *path, const struct look *l)
+print_anchor(const struct look *l, const char *anchor)
+{
+    if (!anchor)
+        printf(
+            "  anchor      none given: were this an older state of the image, nothing here would "
+            "tell\n");
+    else if (l->key_missing)
+        printf("  anchor      not compared: that takes the key\n");
+    else
+        printf("  anchor      generation %" PRIu64 " in %s: no older state than was acknowledged\n",
+               l->anchor.generation, anchor);
+}
+
+static void
+print_head(const char *path, const struct look *l, const char *anchor)
 {
     const struct store_info *info = &l->info;
     char uuid[37], when[TIME_TEXT], cipher[64], a[SIZE_TEXT], b[SIZE_TEXT];
@@ -80,6 +94,7 @@ print_head(const char *path, const struct look *l)
     printf("  generation  %" PRIu64 ", committed %s\n", info->generation,
            time_text(when, info->committed));
     printf("  recoveries  %" PRIu64 " torn commits undone\n", info->recoveries);
+    print_anchor(l, anchor);
     printf("  has held    %s%s%s\n", info->held_tpm20 ? "a TPM 2.0" : "",
            info->held_tpm20 && info->held_tpm12 ? ", " : "",
            info->held_tpm12   ? "a TPM 1.2"
@@ -253,6 +268,9 @@ print_json(const char *path, const struct look *l, const struct slot_view *view)
     add_number(o, "recoveries", info->recoveries);
     add_bool(o, "held_tpm12", info->held_tpm12);
     add_bool(o, "held_tpm20", info->held_tpm20);
+    json_object_object_add(o, "anchor_generation",
+                           l->anchor.generation ? json_object_new_uint64(l->anchor.generation)
+                                                : NULL);
     add_number(o, "files", info->files);
     add_number(o, "slots_total", info->slots_total);
     add_number(o, "slots_used", info->slots_used);
@@ -272,7 +290,7 @@ cmd_info(struct options *o)
     AUTO(image_look_fini) struct look l = {0};
     AUTO_FREE struct slot_view *view = NULL;
     const char *path = o->args[0];
-    int r = image_look(&l, path, &o->key);
+    int r = image_look(&l, path, &o->key, o->anchor);
 
     if (r < 0)
         return image_advise(path, r);
@@ -282,7 +300,7 @@ cmd_info(struct options *o)
     if (o->json) {
         print_json(path, &l, view);
     } else {
-        print_head(path, &l);
+        print_head(path, &l, o->anchor);
         print_map(&l, view);
     }
     return EXIT_DONE;

@@ -4,6 +4,7 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "cli/anchor.h"
 #include "cli/cli.h"
 #include "cli/image.h"
 #include "crypt/keyslot.h"
@@ -36,6 +37,7 @@ used_slots(uint8_t slots[KEYSLOT_COUNT][KEYSLOT_SIZE])
 
 /* An image opened to change its keys. */
 struct keyring {
+    struct anchor *anchor; /* NULL: none */
     struct store *store;
     struct dev *dev; /* until the store owns it */
     keyslots_t slots;
@@ -46,6 +48,7 @@ static void
 keyring_close(struct keyring *k)
 {
     store_close(k->store);
+    anchor_close(k->anchor);
     dev_close(k->dev);
 }
 
@@ -53,13 +56,16 @@ keyring_close(struct keyring *k)
 static int
 keyring_open(struct keyring *k, struct options *o, bool with_new)
 {
-    const struct store_options opt = {.unlock = keys_unlock, .unlock_arg = &o->key};
+    struct store_options opt = {.unlock = keys_unlock, .unlock_arg = &o->key};
     int r = keys_read(&o->key, false);
 
     if (r == 0 && with_new)
         r = keys_read(&o->new_key, true);
     if (r == 0)
+        r = anchor_from_options(&k->anchor, o, false);
+    if (r == 0)
         r = dev_file_open(&k->dev, o->args[1], 0);
+    opt.anchor = k->anchor;
     if (r == 0)
         r = store_open(&k->store, k->dev, &opt);
     if (r < 0)
@@ -226,7 +232,7 @@ static int
 explain_none(struct options *o)
 {
     struct look look;
-    int r = image_look(&look, o->args[1], &o->key);
+    int r = image_look(&look, o->args[1], &o->key, o->anchor);
 
     if (r < 0)
         return r;

@@ -7,6 +7,7 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "cli/anchor.h"
 #include "cli/cli.h"
 #include "cli/daemon.h"
 #include "cli/image.h"
@@ -41,6 +42,7 @@ struct mount {
     pid_t tpm_pid; /* and its socket, until there is a link */
     int tpm_socket;
     struct tpm_link *link; /* NULL: no TPM */
+    struct anchor *anchor; /* NULL: none */
     struct store *store;
     struct fs *fs;
     struct session *session;
@@ -135,6 +137,7 @@ put_status(void *arg, FILE *out)
     else
         fputs(",\n  \"tpm_pid\": null", out);
     json_member_string(out, "image", m->image);
+    json_member_string(out, "anchor", m->o->anchor);
     if (m->link)
         fprintf(out, ",\n  \"tpm\": {\"version\": \"%s\", \"state\": \"%s\"}",
                 m->o->tpm.version == TPM_VERSION_1_2 ? "1.2" : "2.0",
@@ -154,10 +157,15 @@ open_store(struct mount *m)
         .degraded = m->o->degraded,
         .unlock = keys_unlock,
         .unlock_arg = &m->o->key,
+        .accept_rollback = m->o->accept_rollback,
     };
     AUTO(dev_closep) struct dev *dev = NULL;
-    int r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
+    int r = anchor_from_options(&m->anchor, m->o, m->o->read_only);
 
+    if (r < 0)
+        return r;
+    opt.anchor = m->anchor;
+    r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
     if (r == 0)
         r = store_open(&m->store, dev, &opt);
     if (r == 0)
@@ -420,6 +428,7 @@ mount_end(struct mount *m, bool was_ready)
     }
     session_free(m->session);
     store_close(m->store);
+    anchor_close(m->anchor);
     unmounter_free(m->unmounter);
     if (m->signal_fd >= 0)
         close(m->signal_fd);

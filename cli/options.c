@@ -15,6 +15,7 @@
 enum {
     FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_EXPORT |
                 FOR_IMPORT,
+    FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY,
     FOR_ALL = 0xffff,
 };
@@ -62,6 +63,15 @@ set_false(struct options *o, const struct option_row *row, const char *name, con
     (void)name, (void)value;
     *(bool *)((char *)o + row->field) = false;
     return 0;
+}
+
+static int
+set_anchor(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row, (void)name;
+    free(o->anchor);
+    o->anchor = strdup(value);
+    return o->anchor ? 0 : -ENOMEM;
 }
 
 /* Of a switch only: the words behind -o are cut out of a copy. */
@@ -399,6 +409,12 @@ static const struct option_row rows[] = {
      .word = true, .set = set_true, .field = FIELD(tpm.manufacture)},
     {"degraded", NULL, "serve what is intact of a damaged image, read-only", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(degraded)},
+    {"anchor", "FILE", "what tells the newest state of the image from an older one", FOR_ANCHORED,
+     .word = true, .set = set_anchor},
+    {"anchor_create", NULL, "make that file; the first time only", FOR_MOUNT, .word = true,
+     .set = set_true, .field = FIELD(anchor_create)},
+    {"accept_rollback", NULL, "take the image as it is, whatever its anchor says", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(accept_rollback)},
     {"uid", "USER", "show all files as this user's", FOR_MOUNT, .word = true, .set = set_uid},
     {"gid", "GROUP", "show all files as this group's", FOR_MOUNT, .word = true, .set = set_gid},
     {"umask", "OCTAL", "take these bits from all modes", FOR_MOUNT, .word = true, .set = set_umask},
@@ -701,6 +717,7 @@ options_fini(struct options *o)
     free(o->reservations);
     free((char *)o->profile);
     free(o->kernel);
+    free(o->anchor);
     key_options_fini(&o->key);
     key_options_fini(&o->new_key);
 }

@@ -50,6 +50,8 @@ struct options {
     uid_t uid; /* -1: as stored */
     gid_t gid;
     mode_t umask;
+    char *anchor; /* mount and all that write; NULL: none */
+    bool anchor_create, accept_rollback;
     char *kernel; /* for the kernel: "nosuid,noatime,context=...", or NULL */
 
     /* unmount; .force too */

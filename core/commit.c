@@ -29,6 +29,20 @@ commit_flush(struct store *s)
 }
 
 int
+commit_anchor(struct store *s)
+{
+    struct anchor_point p = {.generation = s->dir.generation};
+    int r;
+
+    if (!s->anchor)
+        return 0;
+    memcpy(p.uuid, s->sb.uuid, UUID_SIZE);
+    memcpy(p.digest, s->dir.digest, SEAL_TAG_SIZE);
+    r = anchor_is_at(s->anchor, &p) ? 0 : anchor_move(s->anchor, &p);
+    return r < 0 ? fail_store(s, r, "the anchor cannot be moved") : 0;
+}
+
+int
 next_directory(struct store *s, struct directory *next)
 {
     struct timespec now;
@@ -66,7 +80,7 @@ commit_directory(struct store *s, struct directory *next)
     s->dir = *next;
     s->seen = next->generation;
     *next = (struct directory){0};
-    return 0;
+    return commit_anchor(s);
 }
 
 /* ---- the frame --------------------------------------------------------------------------------- */

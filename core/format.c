@@ -517,6 +517,7 @@ directory_claim(const uint8_t *block, struct directory_claim *claim)
         .generation = load_le64(block + DIR_GENERATION),
         .key_epoch = load_le32(block + DIR_KEY_EPOCH),
     };
+    memcpy(claim->digest, block + DIRECTORY_TAG, SEAL_TAG_SIZE);
 }
 
 /* A place that exists in the geometry, with a generation that the directory may know. */

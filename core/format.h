@@ -138,6 +138,7 @@ void directory_encode(const struct directory *dir, const uint8_t uuid[UUID_SIZE]
 int directory_peek(const uint8_t *block, uint32_t capacity, uint64_t *len, uint64_t *generation);
 /* What a directory block with a right checksum claims, before its tag is verified. */
 struct directory_claim {
+    uint8_t digest[SEAL_TAG_SIZE];
     uint64_t generation;
     uint32_t key_epoch;
 };

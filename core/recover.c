@@ -332,14 +332,17 @@ check_sequence(struct dev *d, const struct superblock *sb, const struct director
                   "demands (%" PRIu64 ")", d->name, sb->sequence, dir->superblock_sequence);
 }
 
-/* Takes c[i]'s directory as the state to show. */
+/* Takes @c's directory as the state to show. */
 static int
-choose(struct dev *d, const struct superblock *sb, struct candidate *c, struct recovery *out)
+choose(struct dev *d, const struct superblock *sb, struct candidate *c, const struct candidate *other,
+       struct recovery *out)
 {
     int r = check_sequence(d, sb, &c->dir);
 
     if (r < 0)
         return r;
+    if (other->r == 0 || other->r == -ENOKEY)
+        out->other = other->claim;
     out->dir = c->dir;
     c->dir = (struct directory){0};
     return 0;
@@ -380,11 +383,11 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
         return r;
     if (newest->bad == 0) {
         out->recovered = older->r < 0;
-        return choose(d, sb, newest, out);
+        return choose(d, sb, newest, older, out);
     }
     if (degraded) {
         report_bad_banks(d, sealer, sb, newest);
-        return choose(d, sb, newest, out);
+        return choose(d, sb, newest, older, out);
     }
     if (newest->dir.clean || !newest->only_own || older->r < 0)
         return damage(d, sealer, sb, newest);
@@ -394,5 +397,5 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
     if (older->bad > 0)
         return damage(d, sealer, sb, newest);
     out->recovered = true;
-    return choose(d, sb, older, out);
+    return choose(d, sb, older, newest, out);
 }

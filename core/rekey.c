@@ -170,7 +170,7 @@ switch_over(struct store *s, const struct superblock *sb, struct sealer **sealer
     s->dir = *next;
     s->seen = next->generation;
     *next = (struct directory){0};
-    return 0;
+    return commit_anchor(s);
 }
 
 int

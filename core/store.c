@@ -59,9 +59,9 @@ forget_previous(struct directory *dir)
 static int
 write_recovery(struct store *s, bool superblock_stale)
 {
-    int r = 0;
+    int r = commit_anchor(s); /* before the directory that it may be at is overwritten */
 
-    if (superblock_stale)
+    if (r == 0 && superblock_stale)
         r = finish_superblocks(s);
     if (s->dir.resealing)
         forget_previous(&s->dir);
@@ -73,6 +73,21 @@ write_recovery(struct store *s, bool superblock_stale)
         r = settle_locked(s);
     }
     return r;
+}
+
+static int
+check_anchor(const struct store *s, const struct directory_claim *beside, bool accept)
+{
+    struct anchor_point shown = {.generation = s->dir.generation};
+    struct anchor_point other = {.generation = beside->generation};
+
+    if (!s->anchor)
+        return 0;
+    memcpy(shown.uuid, s->sb.uuid, UUID_SIZE);
+    memcpy(shown.digest, s->dir.digest, SEAL_TAG_SIZE);
+    memcpy(other.uuid, s->sb.uuid, UUID_SIZE);
+    memcpy(other.digest, beside->digest, SEAL_TAG_SIZE);
+    return anchor_judge(s->anchor, s->dev->name, &shown, &other, accept);
 }
 
 static int
@@ -98,6 +113,11 @@ load(struct store *s, const struct store_options *opt, bool *superblock_stale)
     s->seen = rec.seen;
     s->next_id = rec.dir.next_id;
     s->recovered = rec.recovered;
+    r = check_anchor(s, &rec.other, opt->accept_rollback);
+    if (r < 0)
+        return r;
+    if (s->anchor && anchor_get(s->anchor)->generation > s->seen)
+        s->seen = anchor_get(s->anchor)->generation; /* rolled back, and accepted */
     if (rec.recovered)
         report_at(REPORT_WARNING, 0, "%s: the last commit was cut short; generation %" PRIu64
                   ", the one before, is shown", s->dev->name, rec.dir.generation);
@@ -133,6 +153,7 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
     assert(opt->read_only || !d->read_only);
     pthread_mutex_init(&s->lock, NULL);
     s->dev = d;
+    s->anchor = opt->anchor;
     if (opt->read_only) {
         s->read_only = -EROFS;
         s->read_only_why = opt->degraded ? "degraded: the image is damaged" : "mounted read-only";

@@ -10,6 +10,7 @@
 #ifndef VNVRAM_CORE_STORE_H
 #define VNVRAM_CORE_STORE_H
 
+#include "core/anchor.h"
 #include "core/dev.h"
 #include "core/format.h"
 #include "core/sealer.h"
@@ -66,6 +67,10 @@ struct store_options {
     bool repair;    /* restore an unreadable superblock copy from the good one */
     store_unlock_fn *unlock;
     void *unlock_arg;
+    /* Decides whether the image is the newest, and follows each commit before it is acknowledged; when
+     * it cannot, the store is read-only for good.  Stays the caller's, outlives the store; NULL: none. */
+    struct anchor *anchor;
+    bool accept_rollback; /* take the image as it is, whatever the anchor says */
 };
 
 /* Opens the image on @d, recovering a torn last commit (reported, counted) as DESIGN's "Mount" says.

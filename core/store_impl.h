@@ -9,6 +9,7 @@
 struct store {
     pthread_mutex_t lock; /* guards all below but sb's geometry and uuid, which never change */
     struct dev *dev;
+    struct anchor *anchor; /* NULL: none */
     struct sealer *sealer;
     struct superblock sb;
     unsigned sb_best;      /* which copy (0 = A, 1 = B) was read; the other is written first */
@@ -61,6 +62,8 @@ int next_directory(struct store *s, struct directory *next);
  * store knows it makes the store read-only for good. */
 struct store *commit_begin(struct store *s);
 void commit_endp(struct store **s);
+/* Moves the anchor to the committed directory. */
+int commit_anchor(struct store *s);
 /* The one flush; a failure makes the store read-only for good. */
 int commit_flush(struct store *s);
 int settle_locked(struct store *s);
@@ -72,6 +75,7 @@ struct recovery {
     struct directory dir;
     uint64_t seen;
     bool recovered; /* the newest commit was torn, or a directory is unreadable */
+    struct directory_claim other; /* the directory that is not shown; generation 0: unreadable */
 };
 /* Finds the state to show, as doc/format.md's "Recovery" says; reports findings. */
 int recover_directory(struct dev *d, struct sealer *sealer, const struct superblock *sb, bool degraded,
