@@ -133,13 +133,19 @@ print_bar(uint64_t used, uint64_t capacity)
 }
 
 static void
-print_before(const struct entry *e)
+print_before(const struct slot_view *v)
 {
+    const struct entry *e = v->previous;
     char text[SIZE_TEXT];
 
-    printf("%s of ", size_text(text, e->previous.length));
-    print_name(e->name);
-    printf(e->kind == ENTRY_TOMBSTONE ? ", deleted" : " before its last change");
+    printf("keeps %s ", size_text(text, e->previous.length));
+    if (e == v->file) {
+        printf("from before its last change");
+    } else {
+        printf("of ");
+        print_name(e->name);
+        printf(e->kind == ENTRY_TOMBSTONE ? ", deleted" : " from before its last change");
+    }
 }
 
 static void
@@ -159,8 +165,8 @@ print_slot(const struct slot_view *v, uint32_t capacity)
         printf(v->previous ? "%-*s" : "%.*s", v->previous ? BAR + 8 : 4, "free");
     }
     if (v->previous) {
-        printf(v->file || v->reserved ? "; keeps " : "keeps ");
-        print_before(v->previous);
+        printf(v->file || v->reserved ? "; " : "");
+        print_before(v);
     }
     putchar('\n');
 }

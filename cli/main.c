@@ -95,8 +95,8 @@ run(const struct command *c, bool helper, int argc, char **argv)
     char usage[512];
     int r;
 
-    snprintf(usage, sizeof usage, "Usage: %s%s [OPTIONS] %s\n%s.\n", helper ? "" : "vnvram ",
-             c->name, c->synopsis, c->summary);
+    snprintf(usage, sizeof usage, "Usage: %s%s [OPTIONS]%s%s\n%s.\n", helper ? "" : "vnvram ",
+             c->name, *c->synopsis ? " " : "", c->synopsis, c->summary);
     r = options_parse(&o, c->where, usage, argc, argv);
     if (r != 0)
         return r == OPTIONS_ANSWERED ? EXIT_DONE : finding_exit_code(r);

@@ -463,10 +463,12 @@ enum { N_ROWS = sizeof rows / sizeof rows[0], LONG_BASE = 256 };
 static void
 print_help_row(const struct option_row *row)
 {
-    char left[512];
+    char left[96];
     int n;
 
-    if (row->word)
+    if (strlen(row->name) > 76) /* what nobody looks for one by one */
+        n = snprintf(left, sizeof left, "%.*s...", 76, row->name);
+    else if (row->word)
         n = snprintf(left, sizeof left, "%s", row->name);
     else if (row->letter && !*row->name)
         n = snprintf(left, sizeof left, "-%c", row->letter);
