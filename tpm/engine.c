@@ -160,6 +160,16 @@ check_state(struct nvram *nvram)
     return r == -ENOENT ? 0 : r;
 }
 
+static int
+forget_volatile(struct nvram *nvram)
+{
+    int r = nvram_delete(nvram, NVRAM_VOLATILE);
+
+    if (r > 0)
+        report_at(REPORT_NOTICE, 0, "removed the stored volatile state: this is a power-on");
+    return r < 0 ? r : 0;
+}
+
 int
 engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
 {
@@ -178,7 +188,7 @@ engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
             r = report(-EUCLEAN, "the TPM does not accept its stored state (libtpms: 0x%x)", rc);
     }
     if (r == 0 && !keep_volatile)
-        r = nvram_delete(nvram, NVRAM_VOLATILE);
+        r = forget_volatile(nvram);
     if (r < 0)
         engine_stop();
     return r;

@@ -388,7 +388,9 @@ nvram_delete(struct nvram *n, enum nvram_item item)
         return n->failure;
     scope_close(&it->fd);
     it->fd = -1;
-    if (unlinkat(n->dir, it->name, 0) < 0 && errno != ENOENT)
-        return n->failure = report(-errno, "%s: cannot remove: %s", it->name, errno_text(errno));
-    return 0;
+    if (unlinkat(n->dir, it->name, 0) == 0)
+        return 1;
+    if (errno == ENOENT)
+        return 0;
+    return n->failure = report(-errno, "%s: cannot remove: %s", it->name, errno_text(errno));
 }

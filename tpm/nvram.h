@@ -46,7 +46,7 @@ int nvram_lock(struct nvram *n);
 int nvram_load(struct nvram *n, enum nvram_item item, uint8_t **blob, size_t *len);
 /* Returns when it is durable. */
 int nvram_store(struct nvram *n, enum nvram_item item, const uint8_t *blob, size_t len);
-/* No error if there is none. */
+/* 1: removed; 0: there was none. */
 int nvram_delete(struct nvram *n, enum nvram_item item);
 
 /* 0, or the errno of the first store or delete that failed. */
