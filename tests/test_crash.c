@@ -511,19 +511,13 @@ static int
 perform_key_op(struct store *s, const struct op *op)
 {
     uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE];
-    AUTO(sealer_freep) struct sealer *sealer = NULL;
-    int r;
 
     if (op->kind == OP_KEYSLOTS) {
         make_keyslots(s, 0, op->stamp, keyslots);
         return store_set_keyslots(s, keyslots);
     }
     make_keyslots(s, 1000 + op->stamp, op->stamp, keyslots);
-    sealer = testseal_keyed(1000 + op->stamp);
-    r = store_reseal(s, sealer, keyslots, 32);
-    if (r == 0)
-        sealer = NULL; /* the store's now */
-    return r;
+    return store_reseal(s, testseal_keyed(1000 + op->stamp), keyslots, 32);
 }
 
 /* Runs one operation as one commit. */
