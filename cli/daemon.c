@@ -140,6 +140,7 @@ daemon_clean_up(int keep)
         close_range(STDERR_FILENO + 1, ~0U, 0);
     }
     umask(077);
+    signal(SIGCHLD, SIG_DFL); /* ignored, our children would leave no exit code */
 }
 
 int

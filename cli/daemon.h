@@ -15,7 +15,8 @@ struct daemon {
 };
 
 /* Makes 0, 1 and 2 open and closes every other descriptor but @keep (-1: none), which is marked
- * close-on-exec: what a parent left open must not be held for the life of a mount.  umask 077. */
+ * close-on-exec: what a parent left open must not be held for the life of a mount.  umask 077, and
+ * children can be waited for. */
 void daemon_clean_up(int keep);
 
 /* Forks, unless @foreground.  Returns 0 in the daemon; 1 in the front when all is over, with *@code the

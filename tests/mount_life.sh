@@ -72,6 +72,19 @@ matches "when the mount works" "$TMP/notified" '^works$'
 matches "and STOPPING=1" "$TMP/notified" '^STOPPING=1$'
 matches "before the orderly end" "$TMP/notified" '^exit 0$'
 
+check "mount does without standard descriptors" sh -c '"$1" mount "$2" "$3" <&- >&- 2>&-' - \
+    "$VNVRAM" "$img" "$dir"
+check "the mount works" cmp /bin/true "$dir/file"
+unmounted "$dir"
+truncate -s 4M "$TMP/blank"
+check_exit 3 "a failure is told though the parent ignores its children" \
+    python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' "$VNVRAM" mount "$TMP/blank" "$dir"
+: >"$TMP/journal"
+JOURNAL_STREAM=$(stat -c %d:%i "$TMP/journal") "$VNVRAM" mount "$TMP/blank" "$dir" 2>"$TMP/journal"
+matches "the journal gets levels" "$TMP/journal" '^<3>vnvram: .*blank: blank image'
+
 check_exit 1 "no such image" "$VNVRAM" mount "$TMP/none" "$dir"
 check_exit 1 "a directory is no image" "$VNVRAM" mount "$TMP" "$dir"
 check_exit 1 "a file is no mount point" "$VNVRAM" mount "$img" "$img"
@@ -204,7 +217,6 @@ done
 mounted "$img" "$dir"
 kill -KILL "$(pid_of "$dir")"
 wait_until 5 is_dead "$dir"
-truncate -s 4M "$TMP/blank"
 check_exit 3 "what cannot be mounted replaces no dead mount" "$VNVRAM" mount "$TMP/blank" "$dir"
 check "which stays, dead" is_dead "$dir"
 check "unmount clears a dead mount" "$VNVRAM" unmount "$dir"
