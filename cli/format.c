@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <time.h>
 
 /* A random UUID, version 4. */
@@ -106,40 +105,46 @@ sync_parent(const char *path)
     return 0;
 }
 
+/* 1 when @path was made, 0 when something is there already. */
+static int
+create_file(const char *path)
+{
+    AUTO_FD int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd >= 0)
+        return 1;
+    return errno == EEXIST ? 0 : report(-errno, "%s: cannot create: %s", path, errno_text(errno));
+}
+
 static int
 format_device(const char *path, struct options *o, struct format_spec *spec)
 {
     AUTO(dev_closep) struct dev *d = NULL;
-    int r = dev_file_open(&d, path, DEV_CREATE);
+    int is_new = create_file(path);
+    int r = is_new < 0 ? is_new : dev_file_open(&d, path, 0);
 
-    if (r < 0)
-        return r;
-    r = may_overwrite(d, o->force);
     if (r == 0)
-        r = fit(d, spec);
-    return r < 0 ? r : write_image(d, spec, o);
+        r = may_overwrite(d, o->force);
+    if (r < 0)
+        return r; /* not ours to remove: somebody else may have been quicker */
+    r = fit(d, spec);
+    if (r == 0)
+        r = write_image(d, spec, o);
+    if (is_new)
+        r = r < 0 ? (unlink(path), r) : sync_parent(path);
+    return r;
 }
 
 int
 cmd_format(struct options *o)
 {
     AUTO_FREE struct format_spec *spec = calloc(1, sizeof *spec);
-    const char *path = o->args[0];
-    struct stat st;
-    bool is_new = stat(path, &st) < 0 && errno == ENOENT;
     int r = spec ? layout_from_options(spec, o) : report(-ENOMEM, "out of memory");
 
-    if (r < 0)
-        return finding_exit_code(r);
-    if (o->key.given)
+    if (r == 0 && o->key.given)
         r = keys_read(&o->key, true); /* asks, maybe: before the image is held */
     if (r < 0)
         return finding_exit_code(r);
     spec->root = root_attr();
-    r = format_device(path, o, spec);
-    if (is_new && r == 0)
-        r = sync_parent(path);
-    else if (is_new && r != -EBUSY)
-        unlink(path); /* nobody needs half of it */
-    return finding_exit_code(r);
+    return finding_exit_code(format_device(o->args[0], o, spec));
 }

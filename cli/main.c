@@ -4,6 +4,7 @@
 #include "base/scope.h"
 #include "cli/cli.h"
 #include "config.h"
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -164,7 +165,9 @@ main(int argc, char **argv)
     } else {
         code = run_vnvram(argc, argv);
     }
-    if (fflush(stdout) != 0 && code == EXIT_DONE)
+    if (fflush(stdout) != 0 && code == EXIT_DONE) {
+        report(-errno, "cannot write to standard output: %s", errno_text(errno));
         code = EXIT_FAILED;
+    }
     return code;
 }

@@ -90,6 +90,18 @@ done
 for size in 0 -1 4X 99999999999G 4Mi 1.5M ""; do
     check_exit 2 "--size '$size' is a usage error" "$VNVRAM" format --size "$size" bad.img
 done
+ln -s nowhere.img link.img
+check_exit 1 "a dangling symlink is no image" "$VNVRAM" format link.img
+check "and stays" test -L link.img
+
+# Several at once: one makes the image, the others find it, nobody removes it.
+for i in 1 2 3 4; do
+    "$VNVRAM" format race.img 2>"race.$i" && echo won >"race.$i" &
+done
+wait
+is "of four at once one wins" "$(grep -c '^won$' race.[1-4] | grep -c ':1$')" 1
+check "and its image is there" "$VNVRAM" check race.img
+
 check_exit 2 "slots and a profile contradict each other" \
     "$VNVRAM" format --slots 1x4K --profile vm bad.img
 check_exit 2 "so does an unknown profile" "$VNVRAM" format --profile huge bad.img

@@ -13,4 +13,31 @@ check_exit 2 "an unknown command is a usage error" "$VNVRAM" frobnicate
 matches "which names it" "$ERR" 'no command "frobnicate"'
 ln -s "$VNVRAM" "$TMP/vnvram"
 check_exit 0 "it works through a symlink" "$TMP/vnvram" --version
+"$VNVRAM" format "$TMP/a.img"
+check_exit 1 "an answer that cannot be written is a failure" \
+    sh -c '"$VNVRAM" info "$1" >/dev/full' - "$TMP/a.img"
+matches "and says so" "$ERR" 'cannot write to standard output: No space left'
+
+check_exit 2 "an unknown option is a usage error" "$VNVRAM" info --frob "$TMP/a.img"
+matches "which names it" "$ERR" 'unknown option --frob'
+check_exit 2 "so is an unknown letter" "$VNVRAM" info -q "$TMP/a.img"
+matches "which is named" "$ERR" 'unknown option -q'
+check_exit 2 "so is an unknown word" "$VNVRAM" mount -o ro,frob=1 "$TMP/a.img" "$TMP"
+matches "which is named" "$ERR" 'unknown option -o frob'
+check_exit 2 "so is a word of another command" "$VNVRAM" info -o ro "$TMP/a.img"
+check_exit 2 "so is a word without its argument" "$VNVRAM" mount -o uid "$TMP/a.img" "$TMP"
+matches "which is named" "$ERR" 'option uid: an argument is missing'
+check_exit 2 "so is one with an argument too many" "$VNVRAM" mount -o ro=1 "$TMP/a.img" "$TMP"
+matches "which is named" "$ERR" 'option ro: takes no argument'
+check_exit 2 "so is a switch without its argument" "$VNVRAM" format --slots
+matches "which is named" "$ERR" 'option --slots: an argument is missing'
+check_exit 2 "so is a switch with an argument too many" "$VNVRAM" info --json=1 "$TMP/a.img"
+matches "which is named" "$ERR" 'option --json=1: takes no argument'
+for word in uid=nobody-there gid=-1 umask=9 umask=01000 tpm=3.0 startup=never key_format=base64 \
+    key_fd=x; do
+    check_exit 2 "-o $word is a usage error" "$VNVRAM" mount -o "$word" "$TMP/a.img" "$TMP"
+    matches "which names ${word%%=*}" "$ERR" "${word%%=*}"
+done
+check_exit 9 "another cipher is not supported" "$VNVRAM" mount -o enc_mode=xts "$TMP/a.img" "$TMP"
+matches "which is named" "$ERR" 'enc_mode=xts'
 finish
