@@ -120,14 +120,15 @@ directory_write(struct dev *d, struct sealer *sealer, const struct superblock *s
 /* Reads a bank as long as its own header says and verifies that it is a whole content of ours: what
  * lies where another content was expected. */
 static int
-load_other(struct dev *d, struct sealer *sealer, uint64_t at, uint32_t capacity, const uint8_t *block,
-           struct bank_header *h)
+load_other(struct dev *d, struct sealer *sealer, const struct superblock *sb, const struct content *c,
+           const uint8_t *block, struct bank_header *h)
 {
+    uint64_t at = superblock_bank_offset(sb, c->slot, c->bank);
     AUTO_FREE uint8_t *buf = NULL;
     uint64_t length, generation, size;
     int r = bank_peek(block, &length, &generation);
 
-    if (r < 0 || length > capacity)
+    if (r < 0 || length > superblock_slot_capacity(sb, c->slot))
         return -EUCLEAN;
     size = BANK_HEADER + bank_padded(length);
     buf = dev_alloc(size);
@@ -138,8 +139,11 @@ load_other(struct dev *d, struct sealer *sealer, uint64_t at, uint32_t capacity,
         return r;
     if (!format_crc_ok(buf, size))
         return -EUCLEAN;
-    r = format_verify(sealer, SEAL_BANK, buf, size);
-    return r < 0 ? r : bank_decode(h, buf, size - BANK_HEADER);
+    r = bank_decode(h, buf, size - BANK_HEADER);
+    if (r == 0)
+        r = format_verify(sealer, SEAL_BANK, buf, size);
+    /* A reseal that was cut short leaves contents of a key that never came to be. */
+    return r == -EBADMSG && h->key_epoch != sb->key_epoch ? -ESTALE : r;
 }
 
 static bool
@@ -155,8 +159,7 @@ explain_other(struct dev *d, struct sealer *sealer, const struct superblock *sb,
               const struct content *c, const uint8_t *block)
 {
     struct bank_header h;
-    int r = load_other(d, sealer, superblock_bank_offset(sb, c->slot, c->bank),
-                       superblock_slot_capacity(sb, c->slot), block, &h);
+    int r = load_other(d, sealer, sb, c, block, &h);
 
     if (r < 0)
         return r;
