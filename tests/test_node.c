@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 /* After what it needs. */
 #include <cmocka.h>
 
@@ -29,14 +30,22 @@ struct memory {
     bool sync_fails;
     pthread_mutex_t lock; /* all below */
     pthread_cond_t changed;
-    unsigned syncs;
-    bool shut; /* a sync waits until it is not */
+    unsigned syncs, reads;
+    bool shut, shut_reads; /* they wait until it is not */
 };
 
 static int
 memory_pread(struct dev *d, void *buf, size_t n, uint64_t off)
 {
-    memcpy(buf, ((struct memory *)d)->bytes + off, n);
+    struct memory *m = (struct memory *)d;
+
+    pthread_mutex_lock(&m->lock);
+    m->reads++;
+    pthread_cond_broadcast(&m->changed);
+    while (m->shut_reads)
+        pthread_cond_wait(&m->changed, &m->lock);
+    pthread_mutex_unlock(&m->lock);
+    memcpy(buf, m->bytes + off, n);
     return 0;
 }
 
@@ -378,6 +387,70 @@ flush_of_a_handle_that_did_not_write_stores_nothing(void **state)
     assert_stored("a", "old");
     finish(half);
     assert_stored("a", "half");
+}
+
+static void
+a_handles_bytes_are_its_own_business_only_until_they_are_stored(void **state)
+{
+    struct handle *stored, *half;
+
+    (void)state;
+    make_file("a", "old");
+    stored = open_file("a", O_RDWR);
+    half = open_file("a", O_RDWR);
+    put(stored, "one");
+    assert_int_equal(node_write(ns, stored, "O", 1, 0, true), 0);
+    assert_int_equal(node_flush(ns, stored), 0);
+    put(half, "half");
+    finish(stored);
+    assert_stored("a", "One");
+    finish(half);
+    assert_stored("a", "half");
+}
+
+/* A name that the store has and the files do not know makes the commit of such a file fail, and
+ * only that. */
+static uint64_t
+occupy(const char *name)
+{
+    struct change c = {.op = CHANGE_FILE, .id = store_new_id(store), .name = name};
+
+    assert_int_equal(store_slot_take(store, 0, NULL, &c.slot), 0);
+    assert_int_equal(store_commit(store, &c, 1, NULL), 0);
+    store_slot_drop(store, c.slot);
+    return c.id;
+}
+
+static void
+give_up(uint64_t id)
+{
+    struct change c = {.op = CHANGE_UNLINK, .id = id};
+
+    assert_int_equal(store_commit(store, &c, 1, NULL), 0);
+}
+
+static void
+what_could_not_be_stored_is_kept_and_stored_later(void **state)
+{
+    struct handle *h = create("a", O_RDWR);
+    uint64_t id = occupy("a");
+
+    (void)state;
+    put(h, "one");
+    assert_int_equal(node_flush(ns, h), -EEXIST);
+    give_up(id);
+    assert_int_equal(node_flush(ns, h), 0);
+    assert_stored("a", "one");
+    release(h);
+    h = create("b", O_RDWR);
+    id = occupy("b");
+    put(h, "two");
+    assert_int_equal(node_release(ns, h), -EEXIST);
+    h = open_file("b", O_RDONLY);
+    assert_reads(h, "two");
+    give_up(id);
+    release(h); /* the next who closes it */
+    assert_stored("b", "two");
 }
 
 static void
@@ -1008,6 +1081,23 @@ attributes_are_stored_at_once_without_half_written_bytes(void **state)
 }
 
 static void
+attributes_of_a_file_that_is_moving_are_stored_where_it_was(void **state)
+{
+    struct handle *h;
+
+    (void)state;
+    make_file("a", "old");
+    h = open_file("a", O_RDWR);
+    fill(h, LARGE, 'x');
+    change("a", NULL, (struct attr_change){.set = SET_MODE, .mode = 0600});
+    assert_stored("a", "old");
+    assert_int_equal(stored_entry("a").attr.mode, 0600);
+    finish(h);
+    assert_int_equal(stored_entry("a").current.length, LARGE);
+    assert_int_equal(slots_used(), 1);
+}
+
+static void
 a_change_of_nothing_updates_ctime_and_commits_nothing(void **state)
 {
     (void)state;
@@ -1090,10 +1180,12 @@ static void
 writing_and_renaming_update_times_of_file_and_directory(void **state)
 {
     struct file_attr root;
+    struct node_stat st;
     struct handle *h;
 
     (void)state;
     make_file("a", "text");
+    make_file("x", "text");
     clock_seconds = 2000;
     h = open_file("a", O_WRONLY);
     put(h, "x");
@@ -1106,10 +1198,23 @@ writing_and_renaming_update_times_of_file_and_directory(void **state)
     assert_int_equal(node_rename(ns, "a", "b", 0), 0);
     assert_int_equal(stored_entry("b").attr.mtime.tv_sec, 2000);
     assert_int_equal(stored_entry("b").attr.ctime.tv_sec, 3000);
+    assert_int_equal(look("b").attr.ctime.tv_sec, 3000);
+    clock_seconds = 4000;
+    assert_int_equal(node_rename(ns, "b", "x", RENAME_EXCHANGE), 0);
+    assert_int_equal(look("b").attr.ctime.tv_sec, 4000);
+    assert_int_equal(look("x").attr.ctime.tv_sec, 4000);
+    h = open_file("b", O_RDONLY);
+    st = look("b");
+    clock_seconds = 5000;
+    assert_int_equal(node_unlink(ns, "b"), 0);
+    assert_int_equal(node_stat(ns, st.id, &st), 0);
+    assert_int_equal(st.attr.ctime.tv_sec, 5000);
+    release(h);
     reopen();
+    assert_int_equal(look("x").attr.ctime.tv_sec, 4000);
     nodes_get_root(ns, &root);
-    assert_int_equal(root.mtime.tv_sec, 3000);
-    assert_int_equal(root.ctime.tv_sec, 3000);
+    assert_int_equal(root.mtime.tv_sec, 5000);
+    assert_int_equal(root.ctime.tv_sec, 5000);
 }
 
 static void
@@ -1366,6 +1471,43 @@ an_unlinked_file_may_be_read_while_its_name_goes(void **state)
     assert_int_equal(slots_used(), 1);
 }
 
+static void *
+read_main(void *arg)
+{
+    assert_reads(arg, "new");
+    return NULL;
+}
+
+static void
+content_that_is_replaced_while_it_is_loaded_stays_replaced(void **state)
+{
+    struct handle *r, *w;
+    pthread_t reader;
+    unsigned before;
+
+    (void)state;
+    make_file("a", "old");
+    r = open_file("a", O_RDONLY);
+    pthread_mutex_lock(&memory.lock);
+    memory.shut_reads = true;
+    before = memory.reads;
+    assert_int_equal(pthread_create(&reader, NULL, read_main, r), 0);
+    while (memory.reads == before)
+        pthread_cond_wait(&memory.changed, &memory.lock);
+    pthread_mutex_unlock(&memory.lock);
+    w = open_file("a", O_WRONLY | O_TRUNC);
+    put(w, "new");
+    pthread_mutex_lock(&memory.lock);
+    memory.shut_reads = false;
+    pthread_cond_broadcast(&memory.changed);
+    pthread_mutex_unlock(&memory.lock);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_reads(r, "new");
+    finish(w);
+    assert_stored("a", "new");
+    finish(r);
+}
+
 struct second {
     struct handle *h;
     bool done;
@@ -1470,6 +1612,8 @@ main(void)
         CASE(a_write_is_seen_by_every_handle_and_stored_by_none),
         CASE(flush_stores_what_the_handle_wrote_and_fsync_anything),
         CASE(flush_of_a_handle_that_did_not_write_stores_nothing),
+        CASE(a_handles_bytes_are_its_own_business_only_until_they_are_stored),
+        CASE(what_could_not_be_stored_is_kept_and_stored_later),
         CASE(flush_without_news_does_not_commit),
         CASE(a_shells_redirection_never_stores_an_empty_file),
         CASE(truncation_alone_is_stored_at_release),
@@ -1502,6 +1646,7 @@ main(void)
         CASE(a_listing_shows_what_stays_exactly_once),
         CASE(create_opens_what_is_there_unless_it_must_not),
         CASE(attributes_are_stored_at_once_without_half_written_bytes),
+        CASE(attributes_of_a_file_that_is_moving_are_stored_where_it_was),
         CASE(a_change_of_nothing_updates_ctime_and_commits_nothing),
         CASE(truncate_by_name_is_stored_at_once_and_by_handle_at_flush),
         CASE(truncate_past_the_largest_slot_changes_nothing),
@@ -1518,10 +1663,12 @@ main(void)
         CASE(reading_and_writing_go_on_during_a_commit),
         CASE(a_file_may_outgrow_its_slot_during_its_commit),
         CASE(an_unlinked_file_may_be_read_while_its_name_goes),
+        CASE(content_that_is_replaced_while_it_is_loaded_stays_replaced),
         CASE(a_flush_waits_for_the_commit_that_carries_its_bytes),
         CASE(many_threads_lose_and_mix_nothing),
     };
 
+    alarm(120); /* a deadlock is a failure */
     report_set_sink(no_report, NULL);
     if (crypt_init() < 0)
         return 1;
