@@ -255,6 +255,9 @@ check_directories(struct check *c, struct pair *p)
             say(c, -ESTALE, name, "demands a newer superblock: the image's superblock was rolled back");
         }
     }
+    if (p->r[0] == 0 && p->r[1] == 0 && p->dir[0].generation == p->dir[1].generation)
+        say(c, -EUCLEAN, "directory 1", "damaged: of one generation with directory 0, %" PRIu64,
+            p->dir[0].generation);
     return 0;
 }
 
