@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A TPM's files when system calls fail, are interrupted, come back short, or are the last of a
+ * process. The system calls that change something are defined here, in front of libc's. */
+#include "base/report.h"
+#include "base/scope.h"
+#include "tpm/envelope.h"
+#include "tpm/nvram.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+/* after the above */
+#include <cmocka.h>
+
+enum { SIZE = 3000, SMALLER = 2000, LARGER = 5000, NEVER = -1 };
+
+#define PERMALL "tpm2-00.permall"
+#define TEMP "TMP2-00.permall"
+
+/* ---- the system calls ---- */
+static struct {
+    int calls;    /* so far */
+    int fail_at;  /* this one fails */
+    int error;    /* ... with this errno */
+    bool dribble; /* writes take a byte less than they could, EINTR comes before each */
+    bool interrupted;
+    void (*after)(void); /* called after each call: what would be there if the process ended now? */
+} sys = {.fail_at = NEVER};
+
+static bool
+fails(void)
+{
+    if (sys.calls++ != sys.fail_at)
+        return false;
+    errno = sys.error;
+    return true;
+}
+
+static int
+done(int r)
+{
+    int saved = errno;
+
+    if (sys.after)
+        sys.after();
+    errno = saved;
+    return r;
+}
+
+ssize_t
+pwrite(int fd, const void *buf, size_t n, off_t off)
+{
+    ssize_t r;
+
+    if (sys.dribble && !sys.interrupted) {
+        sys.interrupted = true;
+        errno = EINTR;
+        return -1;
+    }
+    sys.interrupted = false;
+    if (fails())
+        return -1;
+    r = syscall(SYS_pwrite64, fd, buf, sys.dribble && n > 1 ? n - 1 : n, off);
+    done(0);
+    return r;
+}
+
+int
+fsync(int fd)
+{
+    return fails() ? -1 : done((int)syscall(SYS_fsync, fd));
+}
+
+int
+ftruncate(int fd, off_t len)
+{
+    return fails() ? -1 : done((int)syscall(SYS_ftruncate, fd, len));
+}
+
+int
+fchown(int fd, uid_t uid, gid_t gid)
+{
+    return fails() ? -1 : done((int)syscall(SYS_fchown, fd, uid, gid));
+}
+
+int
+fchmod(int fd, mode_t mode)
+{
+    return fails() ? -1 : done((int)syscall(SYS_fchmod, fd, mode));
+}
+
+int
+unlinkat(int dir, const char *name, int flags)
+{
+    return fails() ? -1 : done((int)syscall(SYS_unlinkat, dir, name, flags));
+}
+
+int
+renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    return fails() ? -1 : done((int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0));
+}
+
+/* ---- the fixture ---- */
+static char dir_name[64];
+static int dir = -1;
+static uint8_t old_blob[SIZE], new_blob[LARGER];
+static size_t new_len;
+static int torn; /* states that are neither old nor new */
+
+static void
+quiet(void *arg, enum report_level level, const char *line)
+{
+    (void)arg;
+    (void)level;
+    (void)line;
+}
+
+static void
+reset_calls(void)
+{
+    memset(&sys, 0, sizeof sys);
+    sys.fail_at = NEVER;
+}
+
+static int
+setup(void **state)
+{
+    (void)state;
+    snprintf(dir_name, sizeof dir_name, "%.30s/test_nvram.XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    assert_non_null(mkdtemp(dir_name));
+    dir = open(dir_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(dir >= 0);
+    memset(old_blob, 'o', sizeof old_blob);
+    memset(new_blob, 'n', sizeof new_blob);
+    torn = 0;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    (void)state;
+    reset_calls();
+    unlinkat(dir, PERMALL, 0);
+    unlinkat(dir, TEMP, 0);
+    unlinkat(dir, ".lock", 0);
+    close(dir);
+    assert_int_equal(rmdir(dir_name), 0);
+    return 0;
+}
+
+static struct nvram *
+open_nvram(void)
+{
+    struct nvram_options opt = {.version = TPM_VERSION_2_0};
+    struct nvram *n;
+
+    assert_int_equal(nvram_open(&n, dir, &opt), 0);
+    return n;
+}
+
+static bool
+named_file_is(const uint8_t *blob, size_t len)
+{
+    AUTO_FD int fd = openat(dir, PERMALL, O_RDONLY | O_CLOEXEC);
+    uint8_t buf[ENVELOPE_SIZE + LARGER + 1];
+    uint8_t head[ENVELOPE_SIZE];
+    ssize_t n = fd < 0 ? -1 : pread(fd, buf, sizeof buf, 0);
+
+    envelope_encode(head, (uint32_t)len);
+    return n == (ssize_t)(ENVELOPE_SIZE + len) && memcmp(buf, head, ENVELOPE_SIZE) == 0 &&
+           memcmp(buf + ENVELOPE_SIZE, blob, len) == 0;
+}
+
+static bool
+is_absent(const char *name)
+{
+    struct stat st;
+
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0;
+}
+
+static void
+look(void)
+{
+    if (!named_file_is(old_blob, SIZE) && !named_file_is(new_blob, new_len))
+        torn++;
+}
+
+/* The old blob is stored; the new one, of @len bytes, goes over it. */
+static int
+overwrite(struct nvram *n, size_t len, int fail_at, int error)
+{
+    int r;
+
+    reset_calls();
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+    new_len = len;
+    sys.calls = 0;
+    sys.fail_at = fail_at;
+    sys.error = error;
+    r = nvram_store(n, NVRAM_PERMALL, new_blob, len);
+    sys.fail_at = NEVER;
+    return r;
+}
+
+/* ---- the cases ---- */
+static void
+a_blob_is_old_or_new_after_each_system_call(void **state)
+{
+    static const size_t lens[] = {SIZE, LARGER, SMALLER};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct nvram *n = open_nvram();
+
+        reset_calls();
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+        new_len = lens[i];
+        sys.after = look;
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, new_len), 0);
+        assert_int_equal(torn, 0);
+        reset_calls();
+        assert_true(named_file_is(new_blob, new_len));
+        nvram_close(n);
+    }
+}
+
+/* Each of its system calls fails once.  Whatever store says, the named file is old or new; if it
+ * says that it is stored, it is the new one; if not, it never says so again. */
+static void
+a_store_survives_each_failing_call(void **state)
+{
+    static const size_t lens[] = {SIZE, LARGER, SMALLER};
+    static const int errors[] = {EIO, ENOSPC, EPERM};
+
+    (void)state;
+    for (size_t i = 0; i < 9; i++) {
+        int last = 0;
+
+        for (int at = 0; at <= last; at++) {
+            struct nvram *n = open_nvram();
+            int r = overwrite(n, lens[i % 3], at, errors[i / 3]);
+
+            if (sys.calls > last)
+                last = sys.calls;
+            if (r == 0) {
+                assert_true(named_file_is(new_blob, new_len));
+                assert_int_equal(nvram_failure(n), 0);
+            } else {
+                assert_true(named_file_is(old_blob, SIZE) || named_file_is(new_blob, new_len));
+                assert_int_equal(nvram_failure(n), r);
+                assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, new_len), r);
+            }
+            assert_true(is_absent(TEMP));
+            nvram_close(n);
+        }
+        assert_true(last >= 2); /* a write and a flush at the least */
+    }
+}
+
+static void
+a_failed_flush_is_never_a_success(void **state)
+{
+    struct nvram *n = open_nvram();
+
+    (void)state;
+    assert_int_equal(overwrite(n, SIZE, 1, EIO), -EIO); /* the write, then the flush */
+    assert_int_equal(sys.calls, 2);
+    assert_int_equal(nvram_failure(n), -EIO);
+    nvram_close(n);
+}
+
+static void
+a_first_store_that_fails_leaves_nothing(void **state)
+{
+    (void)state;
+    for (int at = 0; at < 3; at++) { /* the write, the two flushes */
+        struct nvram *n = open_nvram();
+
+        reset_calls();
+        sys.fail_at = at;
+        sys.error = ENOSPC;
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), -ENOSPC);
+        reset_calls();
+        assert_true(is_absent(PERMALL));
+        assert_int_equal(nvram_failure(n), -ENOSPC);
+        nvram_close(n);
+    }
+}
+
+static void
+interrupted_and_short_writes_are_finished(void **state)
+{
+    static const size_t lens[] = {SIZE, LARGER, SMALLER};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct nvram *n = open_nvram();
+
+        reset_calls();
+        sys.dribble = true;
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+        assert_true(named_file_is(old_blob, SIZE));
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, lens[i]), 0);
+        assert_true(named_file_is(new_blob, lens[i]));
+        nvram_close(n);
+    }
+}
+
+static void
+a_blob_shrinks_without_room_for_a_second_one(void **state)
+{
+    struct nvram *n = open_nvram();
+    struct stat before, after;
+
+    (void)state;
+    assert_int_equal(overwrite(n, SIZE, NEVER, 0), 0);
+    assert_int_equal(fstatat(dir, PERMALL, &before, 0), 0);
+    assert_int_equal(overwrite(n, SMALLER, 1, ENOSPC),
+                     0); /* after the unlink: the temporary's size */
+    assert_true(named_file_is(new_blob, SMALLER));
+    assert_int_equal(fstatat(dir, PERMALL, &after, 0), 0);
+    assert_int_equal(after.st_ino, before.st_ino);
+    assert_true(is_absent(TEMP));
+    nvram_close(n);
+}
+
+static void
+a_stale_temporary_file_is_no_hindrance(void **state)
+{
+    struct nvram *n = open_nvram();
+    AUTO_FD int fd = openat(dir, TEMP, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    struct stat before, after;
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+    assert_int_equal(fstatat(dir, PERMALL, &before, 0), 0);
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, SMALLER), 0);
+    assert_true(named_file_is(new_blob, SMALLER));
+    assert_int_equal(fstatat(dir, PERMALL, &after, 0), 0);
+    assert_int_not_equal(after.st_ino, before.st_ino);
+    nvram_close(n);
+}
+
+static void
+what_was_stored_is_loaded(void **state)
+{
+    struct nvram *n = open_nvram();
+    AUTO_FREE uint8_t *blob = NULL;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(nvram_load(n, NVRAM_PERMALL, &blob, &len), -ENOENT);
+    assert_int_equal(overwrite(n, LARGER, NEVER, 0), 0);
+    nvram_close(n);
+    n = open_nvram();
+    assert_int_equal(nvram_load(n, NVRAM_PERMALL, &blob, &len), 0);
+    assert_int_equal(len, LARGER);
+    assert_memory_equal(blob, new_blob, LARGER);
+    nvram_close(n);
+}
+
+static void
+what_is_no_regular_file_is_refused(void **state)
+{
+    struct nvram_options opt = {.version = TPM_VERSION_2_0};
+    struct nvram *n;
+
+    (void)state;
+    assert_int_equal(symlinkat("/etc/passwd", dir, PERMALL), 0);
+    assert_true(nvram_open(&n, dir, &opt) < 0);
+    unlinkat(dir, PERMALL, 0);
+    assert_int_equal(mkfifoat(dir, PERMALL, 0600), 0);
+    assert_int_equal(nvram_open(&n, dir, &opt), -EUCLEAN);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_blob_is_old_or_new_after_each_system_call),
+        T(a_store_survives_each_failing_call),
+        T(a_failed_flush_is_never_a_success),
+        T(a_first_store_that_fails_leaves_nothing),
+        T(interrupted_and_short_writes_are_finished),
+        T(a_blob_shrinks_without_room_for_a_second_one),
+        T(a_stale_temporary_file_is_no_hindrance),
+        T(what_was_stored_is_loaded),
+        T(what_is_no_regular_file_is_refused),
+    };
+
+    report_set_sink(quiet, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
