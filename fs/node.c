@@ -312,6 +312,12 @@ same_attr(const struct file_attr *a, const struct file_attr *b)
            same_time(&a->atime, &b->atime) && same_time(&a->mtime, &b->mtime);
 }
 
+static uint32_t
+slot_room(const struct nodes *ns, const struct node *n)
+{
+    return n->slot == SLOT_NONE ? 0 : store_slot_capacity(ns->store, n->slot);
+}
+
 static void
 fill_stat(const struct nodes *ns, const struct node *n, struct node_stat *st)
 {
@@ -319,7 +325,7 @@ fill_stat(const struct nodes *ns, const struct node *n, struct node_stat *st)
         .id = n->id,
         .attr = n->attr,
         .size = n->size,
-        .capacity = n->slot == SLOT_NONE ? 0 : store_slot_capacity(ns->store, n->slot),
+        .capacity = slot_room(ns, n),
         .linked = n->name != NULL,
     };
 }
@@ -557,13 +563,46 @@ load(struct nodes *ns, struct node *n)
     return 0;
 }
 
-/* The name went to another file between the kernel's lookup and its open.  -ESTALE makes the kernel
- * look the name up again, but once only, and a writer that renames over it all the time is faster
- * than that: so a reader gets what it asked for, from the previous content's bank. */
+/* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
+static int
+fit_slot(struct nodes *ns, struct node *n, uint64_t size)
+{
+    if (size > store_largest_capacity(ns->store))
+        return -EFBIG;
+    while (size > slot_room(ns, n)) {
+        char name[NAME_MAX_LEN + 1];
+        uint32_t slot, loser;
+        int r;
+
+        strcpy(name, n->name ? n->name : "");
+        n->pins++;
+        pthread_mutex_unlock(&ns->lock);
+        r = store_slot_take(ns->store, size, *name ? name : NULL, &slot);
+        pthread_mutex_lock(&ns->lock);
+        loser = slot;
+        if (r == 0 && size > slot_room(ns, n)) {
+            loser = n->slot;
+            n->slot = slot;
+        }
+        pthread_mutex_unlock(&ns->lock);
+        if (r == 0 && loser != SLOT_NONE)
+            store_slot_drop(ns->store, loser);
+        pthread_mutex_lock(&ns->lock);
+        n->pins--;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* The name went to another file between the kernel's lookup and its open, so this one has no slot
+ * any more.  -ESTALE makes the kernel look the name up again, but once only, and a program that
+ * renames over it all the time is faster than that: so whoever looked it up gets this file, as an
+ * unlinked one, as long as the previous content's bank is whole. */
 static int
 load_replaced(struct nodes *ns, struct node *n)
 {
-    return n->changed || load(ns, n) < 0 ? -ESTALE : 0;
+    return (n->changed && !n->loaded) || load(ns, n) < 0 ? -ESTALE : 0;
 }
 
 static int
@@ -573,7 +612,9 @@ open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct h
     int r = writes ? nodes_read_only(ns) : 0;
 
     if (r == 0 && n->slot == SLOT_NONE)
-        r = writes ? -ESTALE : load_replaced(ns, n);
+        r = load_replaced(ns, n);
+    if (r == 0 && writes && fit_slot(ns, n, n->size) < 0)
+        r = -ESTALE;
     if (r == 0)
         r = open_handle(n, flags, h);
     if (r == 0 && (flags & O_TRUNC))
@@ -824,38 +865,6 @@ node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags)
 /* ---- content ------------------------------------------------------------------------------------
  */
 
-/* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
-static int
-fit_slot(struct nodes *ns, struct node *n, uint64_t size)
-{
-    if (size > store_largest_capacity(ns->store))
-        return -EFBIG;
-    while (size > store_slot_capacity(ns->store, n->slot)) {
-        char name[NAME_MAX_LEN + 1];
-        uint32_t slot, loser;
-        int r;
-
-        strcpy(name, n->name ? n->name : "");
-        n->pins++;
-        pthread_mutex_unlock(&ns->lock);
-        r = store_slot_take(ns->store, size, *name ? name : NULL, &slot);
-        pthread_mutex_lock(&ns->lock);
-        loser = slot;
-        if (r == 0 && size > store_slot_capacity(ns->store, n->slot)) {
-            loser = n->slot;
-            n->slot = slot;
-        }
-        pthread_mutex_unlock(&ns->lock);
-        if (r == 0)
-            store_slot_drop(ns->store, loser);
-        pthread_mutex_lock(&ns->lock);
-        n->pins--;
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 /* Loads the file and makes it ours to change, with room for @size bytes. */
 static int
 make_ready(struct nodes *ns, struct node *n, uint64_t size)
@@ -1053,7 +1062,9 @@ change_node(struct nodes *ns, struct node *n, struct handle *h, const struct att
     if (!(ch->set & SET_SIZE))
         return change_attr(ns, n, ch, &now);
     if (n->slot == SLOT_NONE)
-        return -ESTALE;
+        r = load_replaced(ns, n);
+    if (r < 0)
+        return r;
     if (!h)
         return truncate_by_name(ns, n, ch, &now);
     r = resize(ns, n, ch->size);

@@ -946,7 +946,7 @@ unlink_of_a_file_that_was_never_stored_needs_no_commit(void **state)
 }
 
 static void
-a_file_lives_until_it_is_forgotten_and_opens_for_no_writer(void **state)
+an_unlinked_file_lives_and_opens_until_it_is_forgotten(void **state)
 {
     struct node_stat st;
     struct handle *h;
@@ -960,13 +960,21 @@ a_file_lives_until_it_is_forgotten_and_opens_for_no_writer(void **state)
     assert_int_equal(slots_used(), 0);
     assert_int_equal(node_stat(ns, id, &st), 0);
     assert_false(st.linked);
-    assert_int_equal(node_open(ns, id, O_RDWR, true, &h), -ESTALE);
+    assert_int_equal(node_open(ns, id, O_RDWR, true, &h), 0);
+    assert_int_equal(slots_used(), 1);
+    assert_reads(h, "text");
+    put(h, "mine");
+    assert_reads(h, "mine");
+    finish(h);
+    assert_int_equal(slots_used(), 0);
+    assert_stored("a", NULL);
+    assert_int_equal(node_open(ns, id, O_RDWR, true, &h), -ESTALE); /* what it was is nowhere now */
     node_forget(ns, id, 1);
     assert_int_equal(node_stat(ns, id, &st), -ESTALE);
 }
 
 static void
-a_reader_gets_the_file_it_looked_up_though_another_has_its_name_now(void **state)
+who_looked_a_file_up_gets_it_though_another_has_its_name_now(void **state)
 {
     struct node_stat st;
     struct handle *h;
@@ -980,6 +988,11 @@ a_reader_gets_the_file_it_looked_up_though_another_has_its_name_now(void **state
     assert_reads(h, "old");
     assert_int_equal(slots_used(), 1);
     release(h);
+    assert_int_equal(node_open(ns, st.id, O_WRONLY, true, &h), 0);
+    assert_int_equal(slots_used(), 2);
+    release(h);
+    assert_int_equal(
+        node_change(ns, st.id, NULL, &(struct attr_change){.set = SET_MODE, .mode = 0600}, &st), 0);
     for (int i = 0; i < 2 * (3 + 2); i++) { /* all other banks: the old content is overwritten */
         make_file("c", "x");
         make_file("d", "y");
@@ -1640,8 +1653,8 @@ main(void)
         CASE(exchange_swaps_two_files_in_one_commit),
         CASE(rename_refuses_what_it_cannot_do),
         CASE(unlink_of_a_file_that_was_never_stored_needs_no_commit),
-        CASE(a_file_lives_until_it_is_forgotten_and_opens_for_no_writer),
-        CASE(a_reader_gets_the_file_it_looked_up_though_another_has_its_name_now),
+        CASE(an_unlinked_file_lives_and_opens_until_it_is_forgotten),
+        CASE(who_looked_a_file_up_gets_it_though_another_has_its_name_now),
         CASE(the_directorys_fsync_stores_names_but_no_half_written_bytes),
         CASE(a_listing_shows_what_stays_exactly_once),
         CASE(create_opens_what_is_there_unless_it_must_not),
