@@ -1,0 +1,218 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Copies of a live image: plain cp of the file, cp of .vnvram/image and vnvram snapshot, all while others write
+# without a pause.  COPIES=2000 for the long run; it goes with TMPDIR=... to another file system.
+if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
+    export TMPDIR=/dev/shm # where a commit takes least, most of them meet a copy
+fi
+. "${srcdir:-.}/tests/lib.sh"
+need_fuse
+need python3
+cd "$TMP" || exit 99
+
+copies=${COPIES:-100}
+new_image a.img || exit 99
+
+# Writes three files, each with one byte all over, until ./stop is there; tells how many commits there were and how
+# long the longest took, in ms.
+cat >writer.py <<'PY'
+import os, time
+n = 0
+worst = 0.0
+while not os.path.exists("stop"):
+    for name, size in (("a", 120000), ("b", 30000), ("c", 3000)):
+        start = time.monotonic()
+        with open("mnt/." + name, "wb") as f:
+            f.write(bytes([33 + n % 90]) * size)
+        os.rename("mnt/." + name, "mnt/" + name)
+        worst = max(worst, time.monotonic() - start)
+        n += 1
+print(n, int(worst * 1000))
+PY
+
+# whole DIR: each file in it has one byte all over, and all three are there.
+cat >whole.py <<'PY'
+import os, sys
+d = sys.argv[1]
+for name, size in (("a", 120000), ("b", 30000), ("c", 3000)):
+    data = open(os.path.join(d, name), "rb").read()
+    assert len(data) == size and len(set(data)) == 1, name
+PY
+
+start_writer() {
+    rm -f stop
+    python3 writer.py >written &
+    writer=$!
+    wait_until 20 test -s mnt/c
+}
+
+stop_writer() {
+    touch stop
+    wait "$writer"
+    read -r commits worst <written
+}
+
+# Counts in $bad what is not a clean, whole image.  Every tenth is mounted, too.
+bad=0
+torn=0
+judge() {
+    "$VNVRAM" check "$1" >check.out 2>&1 || bad=$((bad + 1))
+    ! grep -q 'cut short' check.out || torn=$((torn + 1))
+    if [ $(($2 % 10)) -eq 0 ]; then
+        mkdir -p copy
+        if ! "$VNVRAM" mount -o ro "$1" copy 2>>check.out || ! python3 whole.py copy 2>>check.out; then
+            bad=$((bad + 1))
+        fi
+        "$VNVRAM" unmount copy 2>/dev/null
+    fi
+}
+
+# many N NAME COMMAND...: N times, each making ./copy.img
+many() {
+    local n=$1 name=$2 i failed=0
+    shift 2
+    bad=0
+    torn=0
+    start_writer
+    for ((i = 1; i <= n; i++)); do
+        rm -f copy.img
+        "$@" >many.out 2>&1 || failed=$((failed + 1))
+        judge copy.img "$i"
+    done
+    stop_writer
+    is "$n times $name succeed" "$failed" 0
+    is "all $n are whole images" "$bad" 0
+    is "and none shows a torn commit" "$torn" 0
+    check "the writer went on ($commits commits, the longest $worst ms)" test "$commits" -gt "$n"
+    check "and never waited for 2 s" test "$worst" -lt 2000
+}
+
+check "mounts" mounted a.img mnt
+many "$copies" "cp of the live file" cp --reflink=never --sparse=never a.img copy.img
+many $(((copies + 3) / 4)) "cp of .vnvram/image" cp mnt/.vnvram/image copy.img
+many $(((copies + 9) / 10)) "snapshot" "$VNVRAM" snapshot mnt copy.img
+
+# ---- a slow copier ---------------------------------------------------------------------------------
+
+# took COMMAND...: how many ms
+took() {
+    local start=${EPOCHREALTIME/./}
+    "$@" >/dev/null
+    echo $(((${EPOCHREALTIME/./} - start) / 1000))
+}
+
+store() {
+    echo "$1" >mnt/d
+}
+
+exec 9<a.img
+first=$(took store 1)
+second=$(took store 2)
+check "a commit waits for a copy ($first ms)" test "$first" -ge 1000
+check "but not for long" test "$first" -lt 2000
+check "and only once ($second ms)" test "$second" -lt 1000
+exec 9<&-
+store 3
+third=$(took store 4)
+check "not at all when the copy has ended ($third ms)" test "$third" -lt 500
+sleep 0.3 # what commits may wait grows back with time
+exec 9<a.img
+fourth=$(took store 5)
+check "the next copy is waited for again ($fourth ms)" test "$fourth" -ge 500
+exec 9<&-
+
+# ---- an idle daemon --------------------------------------------------------------------------------
+
+pid=$(python3 -c 'import json; print(json.load(open("mnt/.vnvram/status"))["pid"])')
+switches() {
+    cat /proc/"$pid"/task/*/status | awk '/^voluntary_ctxt_switches/ { n += $2 } END { print n }'
+}
+# settled for good: no switch in a whole second
+is_idle() {
+    local before
+    before=$(switches)
+    sleep 1
+    [ "$(switches)" -eq "$before" ]
+}
+check "an idle daemon sleeps" wait_until 15 is_idle
+
+# ---- somebody else writes to the file ---------------------------------------------------------------
+
+chmod 640 a.img
+ln a.img other-name.img
+check "another mode and another name are harmless" store 6
+is "the mount can still be written" "$(grep -c '"read_only": false' mnt/.vnvram/status)" 1
+head -c 4096 a.img >block
+dd if=block of=a.img conv=notrunc status=none
+check "so are the same bytes, written by somebody else" store 7
+is "the mount can still be written then" "$(grep -c '"read_only": false' mnt/.vnvram/status)" 1
+
+"$VNVRAM" snapshot mnt old.img
+store 8
+cat old.img >a.img
+sync_write() {
+    python3 -c 'import os
+f = os.open("mnt/new", os.O_WRONLY | os.O_CREAT, 0o600)
+os.write(f, b"9")
+os.fsync(f)'
+}
+check_exit 1 "over another state nothing is written" sync_write
+is "the mount is read-only" "$(grep -c '"read_only": true' mnt/.vnvram/status)" 1
+matches "and says why" mnt/.vnvram/status 'somebody else has written'
+check "it unmounts" unmounted mnt
+is "what was put there is as it was put" "$(hash a.img)" "$(hash old.img)"
+
+# ---- where there are no leases ----------------------------------------------------------------------
+
+if [ "$(id -u)" -eq 0 ] && loop=$(losetup -f --show a.img 2>/dev/null); then
+    check "a loop device mounts" mounted "$loop" mnt
+    start_writer
+    cp mnt/.vnvram/image copy.img
+    stop_writer
+    check "and is written" test "$commits" -gt 3
+    judge copy.img 10
+    is "a copy of its .vnvram/image is whole" "$bad" 0
+    check "it unmounts" unmounted mnt
+    losetup -d "$loop"
+fi
+
+# ---- a TPM ------------------------------------------------------------------------------------------
+
+if command -v tpm2_nvdefine >/dev/null && [ "$(id -u)" -eq 0 ]; then
+    export TPM2TOOLS_TCTI=device:$TMP/mnt/tpm0
+    new_image t.img || exit 99
+    check "a mount with a TPM" mounted t.img mnt -o tpm=2.0
+    check "an NV index is defined" tpm2_nvdefine -s 64 1
+    worst=0
+    failed=0
+    rm -f stop
+    (
+        n=0
+        while [ ! -e stop ]; do
+            cp --reflink=never --sparse=never t.img "copy$((n % 2)).img"
+            n=$((n + 1))
+        done
+        echo "$n" >copied
+    ) &
+    copier=$!
+    for ((i = 0; i < 40; i++)); do
+        head -c 64 /dev/urandom >nv
+        ms=$(took tpm2_nvwrite -i nv 1) || failed=$((failed + 1))
+        [ "$ms" -le "$worst" ] || worst=$ms
+    done
+    sleep 60 <t.img &
+    slow=$!
+    head -c 64 /dev/urandom >nv
+    ms=$(took tpm2_nvwrite -i nv 1) || failed=$((failed + 1))
+    [ "$ms" -le "$worst" ] || worst=$ms
+    kill "$slow"
+    touch stop
+    wait "$copier"
+    is "41 NV writes succeed beside $(cat copied) copies" "$failed" 0
+    check "the longest took $worst ms, less than 2 s" test "$worst" -lt 2000
+    for i in 0 1; do
+        [ ! -e copy$i.img ] || check "a copy is whole" "$VNVRAM" check copy$i.img
+    done
+    check "it unmounts" unmounted mnt
+fi
+finish
