@@ -561,8 +561,8 @@ a_new_tpm_that_cannot_be_stored_does_not_start(void **state)
     wait_for(f, has_started);
     assert_int_equal(f->state, TPM_STATE_GONE);
     assert_int_equal(f->result, -EFBIG);
-    assert_false(
-        exists(f, PERMALL)); /* nor does it leave an empty one, to be found damaged later */
+    /* nor does it leave an empty one, to be found damaged later */
+    assert_false(exists(f, PERMALL));
 }
 
 static void
