@@ -32,6 +32,7 @@ COMMAND(get_random, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 8);
 COMMAND(read_clock, 0x80, 1, 0, 0, 0, 10, 0, 0, 1, 0x81);
 COMMAND(startup_clear, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0);
 COMMAND(shutdown_clear, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, 0);
+COMMAND(shutdown_state, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, 1);
 COMMAND(nv_define, 0x80, 2, 0, 0, 0, 45, 0, 0, 1, 0x2a, OWNER, PASSWORD, 0, 0, 0, 14, INDEX, 0, 11,
         0, 2, 0, 2, 0, 0, 0, 8);
 COMMAND(nv_write, 0x80, 2, 0, 0, 0, 43, 0, 0, 1, 0x37, OWNER, INDEX, PASSWORD, 0, 8, 'r', 'e', 'm',
@@ -421,6 +422,28 @@ startup_is_left_to_the_client_if_asked(void **state)
 }
 
 static void
+a_suspended_tpm_is_resumed(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2();
+
+    opt.startup = TPM_STARTUP_STATE;
+    start_as(f, &opt, false); /* nothing to resume: anew */
+    assert_int_equal(f->state, TPM_STATE_RUNNING);
+    assert_int_equal(RUN(f, read_clock), 0);
+    assert_int_equal(load_be32(f->resp + 10 + 20), 0); /* restarts without a reset */
+    assert_int_equal(RUN(f, shutdown_state), 0);
+    stop(f);
+    start_as(f, &opt, true);
+    assert_int_equal(RUN(f, read_clock), 0);
+    assert_int_equal(load_be32(f->resp + 10 + 20), 1);
+    stop(f);
+    start_as(f, &opt, true); /* this time it was not suspended */
+    assert_true(clock_is_safe(f));
+    assert_int_equal(load_be32(f->resp + 10 + 20), 0);
+}
+
+static void
 assert_start_fails(struct fixture *f, bool held, int r)
 {
     struct tpm_options opt = version_2();
@@ -789,6 +812,7 @@ main(void)
         T(a_clients_shutdown_is_not_repeated),
         T(a_shutdown_before_the_last_change_does_not_count),
         T(startup_is_left_to_the_client_if_asked),
+        T(a_suspended_tpm_is_resumed),
         T(a_missing_state_is_an_error_where_there_was_one),
         T(a_backup_beside_a_missing_state_is_an_error),
         T(a_damaged_state_is_refused_and_left_alone),

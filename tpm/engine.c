@@ -31,7 +31,12 @@ enum {
     ORD_STARTUP_1_2 = 0x99,
 };
 
-enum { RC_INITIALIZE = 0x100, RC_FAILURE = 0x101, RC_INVALID_POSTINIT_1_2 = 0x26 };
+enum {
+    RC_INITIALIZE = 0x100,
+    RC_FAILURE = 0x101,
+    RC_VALUE = 0x1c4,
+    RC_INVALID_POSTINIT_1_2 = 0x26
+};
 enum { SU_CLEAR = 0, SU_STATE = 1, ST_CLEAR_1_2 = 1, ST_STATE_1_2 = 2 };
 
 /* The one object behind libtpms' callbacks. */
@@ -294,25 +299,31 @@ send_short(uint16_t tag, uint32_t code, uint16_t arg)
     return load_be32(resp + OFF_CODE);
 }
 
+static uint32_t
+send_startup(bool state)
+{
+    if (engine.version == TPM_VERSION_2_0)
+        return send_short(TAG_NO_SESSIONS, CC_STARTUP, state ? SU_STATE : SU_CLEAR);
+    return send_short(TAG_COMMAND_1_2, ORD_STARTUP_1_2, state ? ST_STATE_1_2 : ST_CLEAR_1_2);
+}
+
 int
 engine_startup(enum tpm_startup type)
 {
-    bool state = type == TPM_STARTUP_STATE;
-    uint32_t rc, already;
+    bool two = engine.version == TPM_VERSION_2_0;
+    uint32_t rc;
     int r;
 
     if (type == TPM_STARTUP_NONE)
         return 0;
-    if (engine.version == TPM_VERSION_2_0) {
-        rc = send_short(TAG_NO_SESSIONS, CC_STARTUP, state ? SU_STATE : SU_CLEAR);
-        already = RC_INITIALIZE;
-    } else {
-        rc = send_short(TAG_COMMAND_1_2, ORD_STARTUP_1_2, state ? ST_STATE_1_2 : ST_CLEAR_1_2);
-        already = RC_INVALID_POSTINIT_1_2;
+    rc = send_startup(type == TPM_STARTUP_STATE);
+    if (type == TPM_STARTUP_STATE && two && rc == RC_VALUE) {
+        report_at(REPORT_NOTICE, 0, "it was not shut down to be resumed: started anew");
+        rc = send_startup(false);
     }
-    if (rc == already && engine.version == TPM_VERSION_2_0)
-        engine.started = engine.need_shutdown = true; /* resumed from a volatile state */
-    if (rc == 0 || rc == already)
+    if (two && rc == RC_INITIALIZE) /* resumed from a volatile state */
+        engine.started = engine.need_shutdown = true;
+    if (rc == 0 || rc == (two ? RC_INITIALIZE : RC_INVALID_POSTINIT_1_2))
         return 0;
     r = nvram_failure(engine.nvram);
     return r < 0 ? r : report(-EIO, "the TPM does not start: it answers 0x%x", rc);

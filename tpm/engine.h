@@ -27,7 +27,8 @@ size_t engine_process(const uint8_t *cmd, size_t len, uint8_t *resp);
 /* From any thread, while engine_process() runs: asks it to end early. */
 void engine_cancel(void);
 
-/* What the firmware of a machine would send.  A TPM that is started already is fine. */
+/* What the firmware of a machine would send; like it, STATE becomes CLEAR when there is no state to
+ * resume. A TPM that is started already is fine. */
 int engine_startup(enum tpm_startup type);
 /* Sends TPM2_Shutdown(CLEAR) if the TPM is started and nobody has sent one since the last command
  * that may have changed something: without it, the next start counts as a lockout attempt. TPM 1.2:
