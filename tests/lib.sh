@@ -13,6 +13,8 @@
 #   unmounted DIR                  vnvram unmount
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
 #   hash FILE                      its SHA-256
+#   loop_on FILE                   prints the loop device that it attaches; fails where there are none
+#   loop_off DEVICE                detaches it; those on files in $TMP go by themselves at the end
 #   finish                         last line of every script
 #
 # $VNVRAM is the program, $TMP a directory of the test's own, removed at the end.
@@ -32,6 +34,9 @@ cleanup() {
     local dir
     for dir in "${mounts[@]}"; do
         umount -l "$dir" 2>/dev/null || fusermount3 -uz "$dir" 2>/dev/null
+    done
+    for dir in /sys/block/loop*/loop/backing_file; do
+        grep -qsF "$TMP/" "$dir" && loop_off "/dev/$(cut -d/ -f4 <<<"$dir")"
     done
     rm -rf --one-file-system "$TMP"
 }
@@ -135,6 +140,32 @@ wait_until() {
 
 hash() {
     sha256sum <"$1" | cut -d' ' -f1
+}
+
+# By ioctl: util-linux comes without losetup in places.
+loop_on() {
+    [ -c /dev/loop-control ] && python3 - "$1" <<'PY'
+import fcntl, os, sys
+SET_FD, CTL_GET_FREE = 0x4C00, 0x4C82
+back = os.open(sys.argv[1], os.O_RDWR)
+control = os.open("/dev/loop-control", os.O_RDWR)
+for _ in range(50):
+    name = "/dev/loop%d" % fcntl.ioctl(control, CTL_GET_FREE)
+    try:
+        fcntl.ioctl(os.open(name, os.O_RDWR), SET_FD, back)
+    except OSError:
+        continue  # somebody else was faster
+    print(name)
+    sys.exit(0)
+sys.exit(1)
+PY
+}
+
+loop_off() {
+    python3 -c '
+import fcntl, os, sys
+CLR_FD = 0x4C01
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), CLR_FD)' "$1"
 }
 
 finish() {

@@ -164,7 +164,7 @@ is "what was put there is as it was put" "$(hash a.img)" "$(hash old.img)"
 
 # ---- where there are no leases ----------------------------------------------------------------------
 
-if [ "$(id -u)" -eq 0 ] && loop=$(losetup -f --show a.img 2>/dev/null); then
+if [ "$(id -u)" -eq 0 ] && loop=$(loop_on a.img); then
     check "a loop device mounts" mounted "$loop" mnt
     start_writer
     cp mnt/.vnvram/image copy.img
@@ -173,7 +173,7 @@ if [ "$(id -u)" -eq 0 ] && loop=$(losetup -f --show a.img 2>/dev/null); then
     judge copy.img 10
     is "a copy of its .vnvram/image is whole" "$bad" 0
     check "it unmounts" unmounted mnt
-    losetup -d "$loop"
+    loop_off "$loop"
 fi
 
 # ---- a TPM ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 . "${srcdir:-.}/tests/lib.sh"
 need_fuse
 need_root
-need fusermount3 losetup python3 runuser
+need fusermount3 python3 setpriv
 
 img=$TMP/img
 dir=$TMP/dir
@@ -128,7 +128,9 @@ if privately true 2>/dev/null; then
         mount -t vnvram -o noatime "$1" "$2"; cp /bin/true "$2/file"; umount "$2"' - "$img" "$dir"
     check "fstab works" privately sh -ec '
         mount -T "$1" "$2"; cmp /bin/true "$2/file"; test -e "$2/tpm0"; umount "$2"' - "$TMP/fstab" "$dir"
-    check "fsck works" privately fsck -t vnvram "$img"
+    if privately sh -c "command -v fsck" >/dev/null; then
+        check "fsck works" privately fsck -t vnvram "$img"
+    fi
 fi
 
 # ---- every way to end -----------------------------------------------------------------------------
@@ -237,7 +239,7 @@ pid=$(pid_of "$dir")
 mkdir "$TMP/second"
 ln "$img" "$TMP/hard"
 ln -s "$img" "$TMP/soft"
-loop=$(losetup --find --show "$img") || fail "losetup"
+loop=$(loop_on "$img") || fail "a loop device is attached"
 # Each waits three seconds: all at once.
 for name in "$img" "$TMP/hard" "$TMP/soft" "$loop"; do
     {
@@ -254,7 +256,7 @@ unmounted "$dir"
 check "the loop device mounts" mounted "$loop" "$dir"
 check_exit 11 "and then the file is in use" "$VNVRAM" mount "$img" "$TMP/second"
 unmounted "$dir"
-losetup -d "$loop"
+loop_off "$loop"
 rm "$TMP/hard" "$TMP/soft"
 
 mounted "$img" "$dir"
@@ -332,7 +334,7 @@ check "all have ended" is_gone "$tpm"
 # ---- as somebody else -----------------------------------------------------------------------------
 
 as_nobody() {
-    runuser -u nobody -- "$@"
+    setpriv --reuid nobody --regid nogroup --clear-groups "$@"
 }
 
 if as_nobody "$VNVRAM" --version >/dev/null 2>&1; then
