@@ -176,8 +176,7 @@ commit_file(struct nodes *ns, struct node *n)
     return txn_run(ns, t);
 }
 
-/* ---- commit points ------------------------------------------------------------------------------
- */
+/* ---- commit points --------------------------------------------------------------------------- */
 
 static bool
 sync_wanted(const struct handle *h)
@@ -284,8 +283,7 @@ nodes_close_all(struct nodes *ns)
         node_release(ns, h);
 }
 
-/* ---- all files ----------------------------------------------------------------------------------
- */
+/* ---- all files ------------------------------------------------------------------------------- */
 
 static bool
 half_written(const struct node *n)

@@ -2,8 +2,8 @@
 /* fs.h - the file system: nodes and handles over a store, and the FUSE operations on them.
  *
  * fs/node.c computes under the fs's lock and is tested without a mount; fs/ops.c replies to FUSE;
- * fs/virt.c is .vnvram; fs/devfile.c is tpm0; fs/settle.c the thread that settles.  fs/session.c (session.h)
- * owns the FUSE session and its threads. */
+ * fs/virt.c is .vnvram; fs/devfile.c is tpm0; fs/settle.c the thread that settles.  fs/session.c
+ * (session.h) owns the FUSE session and its threads. */
 #ifndef VNVRAM_FS_FS_H
 #define VNVRAM_FS_FS_H
 
@@ -16,13 +16,15 @@ struct fs;
 
 struct fs_options {
     bool read_only;
-    /* Overrides as mount(8) knows them; (uid_t)-1, (gid_t)-1 and (mode_t)-1 leave what is stored. */
+    /* Overrides as mount(8) knows them; (uid_t)-1, (gid_t)-1 and (mode_t)-1 leave what is stored.
+     */
     uid_t uid;
     gid_t gid;
     mode_t umask;
     struct cmddev *tpm; /* NULL: no tpm0 */
-    /* Writes the members of .vnvram/status that the file system cannot know (pid, tpm_pid, image, tpm...)
-     * after its own, each with a comma in front as json.h does it; called from FUSE threads.  NULL: none. */
+    /* Writes the members of .vnvram/status that the file system cannot know (pid, tpm_pid, image,
+     * tpm...) after its own, each with a comma in front as json.h does it; called from FUSE
+     * threads.  NULL: none. */
     void (*status)(void *arg, FILE *out);
     void *status_arg;
 };
@@ -31,11 +33,13 @@ struct fs_options {
 int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
-/* Before fs_finish(), and only when the session has ended because nobody had a file open any more: the
- * kernel drops releases that were not delivered when the last mount went; here they are made up for. */
+/* Before fs_finish(), and only when the session has ended because nobody had a file open any more:
+ * the kernel drops releases that were not delivered when the last mount went; here they are made up
+ * for. */
 void fs_close_all(struct fs *fs);
-/* After session_stop() and before session_free(): drops what nobody closed or synced, ends a read that
- * waits for the TPM, commits pending attributes, settles.  Commits before have been reported if they failed. */
+/* After session_stop() and before session_free(): drops what nobody closed or synced, ends a read
+ * that waits for the TPM, commits pending attributes, settles.  Commits before have been reported
+ * if they failed. */
 int fs_finish(struct fs *fs);
 void fs_free(struct fs *fs); /* NULL is fine */
 

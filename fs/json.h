@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* json.h - writes the members of .vnvram/status.
  *
- * Each function writes one member with a comma in front of it: the object's brace and its first member
- * are the caller's. */
+ * Each function writes one member with a comma in front of it: the object's brace and its first
+ * member are the caller's. */
 #ifndef VNVRAM_FS_JSON_H
 #define VNVRAM_FS_JSON_H
 

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fs/node.h"
-#include "base/crc32.h"
 #include "base/scope.h"
 #include "fs/node_impl.h"
 #include <errno.h>
-#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -24,8 +22,7 @@ nodes_read_only(const struct nodes *ns)
     return ns->opt.read_only || ns->failed ? -EROFS : 0;
 }
 
-/* ---- tables -------------------------------------------------------------------------------------
- */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 /* Where @id is, or would be, in by_id. */
 static size_t
@@ -44,8 +41,8 @@ id_place(const struct nodes *ns, uint64_t id)
     return low;
 }
 
-static struct node *
-find_id(const struct nodes *ns, uint64_t id)
+struct node *
+nodes_find(const struct nodes *ns, uint64_t id)
 {
     size_t at = id_place(ns, id);
 
@@ -202,8 +199,7 @@ unlock_both(struct nodes *ns)
     pthread_mutex_unlock(&ns->commit_lock);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int
 enter_stored(struct nodes *ns, const struct entry *e)
@@ -277,8 +273,7 @@ nodes_free(struct nodes *ns)
     free(ns);
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------
- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 void
 attr_apply(struct file_attr *attr, const struct attr_change *ch, const struct timespec *now)
@@ -312,12 +307,6 @@ same_attr(const struct file_attr *a, const struct file_attr *b)
            same_time(&a->atime, &b->atime) && same_time(&a->mtime, &b->mtime);
 }
 
-static uint32_t
-slot_room(const struct nodes *ns, const struct node *n)
-{
-    return n->slot == SLOT_NONE ? 0 : store_slot_capacity(ns->store, n->slot);
-}
-
 static void
 fill_stat(const struct nodes *ns, const struct node *n, struct node_stat *st)
 {
@@ -325,7 +314,7 @@ fill_stat(const struct nodes *ns, const struct node *n, struct node_stat *st)
         .id = n->id,
         .attr = n->attr,
         .size = n->size,
-        .capacity = slot_room(ns, n),
+        .capacity = node_capacity(ns, n),
         .linked = n->name != NULL,
     };
 }
@@ -334,7 +323,7 @@ int
 node_stat(struct nodes *ns, uint64_t id, struct node_stat *st)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
-    struct node *n = find_id(ns, id);
+    struct node *n = nodes_find(ns, id);
 
     if (!n)
         return -ESTALE;
@@ -449,8 +438,7 @@ nodes_get_space(struct nodes *ns, struct nodes_space *space)
     return 0;
 }
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static int
 check_name(const char *name)
@@ -479,7 +467,7 @@ int
 node_look(struct nodes *ns, uint64_t id)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
-    struct node *n = find_id(ns, id);
+    struct node *n = nodes_find(ns, id);
 
     if (!n)
         return -ESTALE;
@@ -493,7 +481,7 @@ node_forget(struct nodes *ns, uint64_t id, uint64_t times)
     struct node *n;
 
     pthread_mutex_lock(&ns->lock);
-    n = find_id(ns, id);
+    n = nodes_find(ns, id);
     if (!n) {
         pthread_mutex_unlock(&ns->lock);
         return;
@@ -532,69 +520,6 @@ truncate_all(struct nodes *ns, struct node *n, struct handle *h, bool privileged
     h->pending |= DID_TRUNCATE;
 }
 
-/* Brings the content into memory; lets go of the lock while it is read. */
-static int
-load(struct nodes *ns, struct node *n)
-{
-    while (!n->loaded) {
-        struct content c = n->content;
-        struct blob *b = c.length ? blob_new(c.length, ns->sealed) : NULL;
-        int r = 0;
-
-        if (c.length && !b)
-            return -ENOMEM;
-        if (b) {
-            n->pins++;
-            pthread_mutex_unlock(&ns->lock);
-            r = store_read(ns->store, &c, b->data);
-            pthread_mutex_lock(&ns->lock);
-            n->pins--;
-        }
-        if (n->loaded || c.generation != n->content.generation) {
-            blob_put(b); /* somebody else was faster */
-        } else if (r < 0) {
-            blob_put(b);
-            return r == -ENOMEM ? r : -EIO;
-        } else {
-            n->blob = b;
-            n->loaded = true;
-        }
-    }
-    return 0;
-}
-
-/* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
-static int
-fit_slot(struct nodes *ns, struct node *n, uint64_t size)
-{
-    if (size > store_largest_capacity(ns->store))
-        return -EFBIG;
-    while (size > slot_room(ns, n)) {
-        char name[NAME_MAX_LEN + 1];
-        uint32_t slot, loser;
-        int r;
-
-        strcpy(name, n->name ? n->name : "");
-        n->pins++;
-        pthread_mutex_unlock(&ns->lock);
-        r = store_slot_take(ns->store, size, *name ? name : NULL, &slot);
-        pthread_mutex_lock(&ns->lock);
-        loser = slot;
-        if (r == 0 && size > slot_room(ns, n)) {
-            loser = n->slot;
-            n->slot = slot;
-        }
-        pthread_mutex_unlock(&ns->lock);
-        if (r == 0 && loser != SLOT_NONE)
-            store_slot_drop(ns->store, loser);
-        pthread_mutex_lock(&ns->lock);
-        n->pins--;
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
 /* The name went to another file between the kernel's lookup and its open, so this one has no slot
  * any more.  -ESTALE makes the kernel look the name up again, but once only, and a program that
  * renames over it all the time is faster than that: so whoever looked it up gets this file, as an
@@ -602,7 +527,7 @@ fit_slot(struct nodes *ns, struct node *n, uint64_t size)
 static int
 load_replaced(struct nodes *ns, struct node *n)
 {
-    return (n->changed && !n->loaded) || load(ns, n) < 0 ? -ESTALE : 0;
+    return (n->changed && !n->loaded) || node_load(ns, n) < 0 ? -ESTALE : 0;
 }
 
 static int
@@ -613,7 +538,7 @@ open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct h
 
     if (r == 0 && n->slot == SLOT_NONE)
         r = load_replaced(ns, n);
-    if (r == 0 && writes && fit_slot(ns, n, n->size) < 0)
+    if (r == 0 && writes && node_fit_slot(ns, n, n->size) < 0)
         r = -ESTALE;
     if (r == 0)
         r = open_handle(n, flags, h);
@@ -626,7 +551,7 @@ int
 node_open(struct nodes *ns, uint64_t id, int flags, bool privileged, struct handle **h)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
-    struct node *n = find_id(ns, id);
+    struct node *n = nodes_find(ns, id);
 
     return n ? open_node(ns, n, flags, privileged, h) : -ESTALE;
 }
@@ -862,161 +787,14 @@ node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags)
     return r;
 }
 
-/* ---- content ------------------------------------------------------------------------------------
- */
-
-/* Loads the file and makes it ours to change, with room for @size bytes. */
-static int
-make_ready(struct nodes *ns, struct node *n, uint64_t size)
-{
-    int r = load(ns, n);
-
-    if (r == 0)
-        r = fit_slot(ns, n, size);
-    if (r < 0)
-        return r;
-    if (size < n->size)
-        size = n->size;
-    return size == 0 || blob_own(&n->blob, n->size, size, ns->sealed) ? 0 : -ENOMEM;
-}
-
-static int
-resize(struct nodes *ns, struct node *n, uint64_t size)
-{
-    int r = make_ready(ns, n, size);
-
-    if (r < 0)
-        return r;
-    if (size < n->size)
-        memset(n->blob->data + size, 0, n->size - size);
-    n->size = size;
-    n->changed = true;
-    return 0;
-}
-
-static void
-wrote(struct nodes *ns, struct node *n, struct handle *h, bool page)
-{
-    struct timespec now;
-
-    nodes_now(ns, &now);
-    n->attr.mtime = n->attr.ctime = now;
-    n->changed = true;
-    if (page)
-        n->pages = true;
-    else
-        h->pending |= DID_WRITE;
-}
-
-/* As relatime has it; not worth a commit. */
-static void
-accessed(struct nodes *ns, struct node *n)
-{
-    struct file_attr *a = &n->attr;
-    struct timespec now;
-
-    nodes_now(ns, &now);
-    if (a->atime.tv_sec <= a->mtime.tv_sec || a->atime.tv_sec <= a->ctime.tv_sec ||
-        now.tv_sec - a->atime.tv_sec >= 24 * 60 * 60)
-        a->atime = now;
-}
-
-int
-node_read(struct nodes *ns, struct handle *h, size_t len, uint64_t off, struct view *v)
-{
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
-    struct node *n = h->node;
-    int r = load(ns, n);
-
-    if (r < 0)
-        return r;
-    if (!ns->opt.read_only)
-        accessed(ns, n);
-    *v = (struct view){0};
-    if (off >= n->size || len == 0)
-        return 0;
-    v->len = len < n->size - off ? len : n->size - off;
-    v->blob = blob_get(n->blob);
-    v->data = v->blob->data + off;
-    return 0;
-}
-
-void
-node_put_view(struct view *v)
-{
-    blob_put(v->blob);
-    *v = (struct view){0};
-}
-
-/* The end of a range, or -EFBIG. */
-static int
-range_end(const struct nodes *ns, uint64_t off, uint64_t len, uint64_t *end)
-{
-    uint64_t most = store_largest_capacity(ns->store);
-
-    if (off > most || len > most - off)
-        return -EFBIG;
-    *end = off + len;
-    return 0;
-}
-
-int
-node_write(struct nodes *ns, struct handle *h, const void *buf, size_t len, uint64_t off, bool page)
-{
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
-    struct node *n = h->node;
-    uint64_t end;
-    int r = nodes_read_only(ns);
-
-    if (r < 0 || len == 0)
-        return r;
-    r = range_end(ns, off, len, &end);
-    if (r == 0)
-        r = make_ready(ns, n, end);
-    if (r < 0)
-        return r;
-    memcpy(n->blob->data + off, buf, len);
-    if (end > n->size)
-        n->size = end;
-    wrote(ns, n, h, page);
-    return 0;
-}
-
-int
-node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, uint64_t len)
-{
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
-    struct node *n = h->node;
-    bool zero = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
-    bool reserve = !(mode & FALLOC_FL_PUNCH_HOLE);
-    uint64_t end = 0;
-    int r = nodes_read_only(ns);
-
-    if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-        return -EOPNOTSUPP;
-    if (r == 0 && reserve)
-        r = range_end(ns, off, len, &end);
-    if (r == 0)
-        r = make_ready(ns, n, reserve ? end : n->size);
-    if (r < 0)
-        return r;
-    if (zero && off < n->size)
-        memset(n->blob->data + off, 0, len < n->size - off ? len : n->size - off);
-    if (!(mode & FALLOC_FL_KEEP_SIZE) && end > n->size)
-        n->size = end;
-    wrote(ns, n, h, false);
-    return 0;
-}
-
-/* ---- changes of attributes ----------------------------------------------------------------------
- */
+/* ---- changes of attributes ------------------------------------------------------------------- */
 
 /* A size by name, committed with all the file's bytes. */
 static int
 truncate_by_name(struct nodes *ns, struct node *n, const struct attr_change *ch,
                  const struct timespec *now)
 {
-    int r = resize(ns, n, ch->size);
+    int r = node_resize(ns, n, ch->size);
 
     if (r < 0)
         return r;
@@ -1067,10 +845,10 @@ change_node(struct nodes *ns, struct node *n, struct handle *h, const struct att
         return r;
     if (!h)
         return truncate_by_name(ns, n, ch, &now);
-    r = resize(ns, n, ch->size);
+    r = node_resize(ns, n, ch->size);
     if (r < 0)
         return r;
-    wrote(ns, n, h, false);
+    node_wrote(ns, n, h, false);
     rest.set &= ~(unsigned)SET_SIZE;
     return rest.set ? change_attr(ns, n, &rest, &now) : 0;
 }
@@ -1086,7 +864,7 @@ node_change(struct nodes *ns, uint64_t id, struct handle *h, const struct attr_c
     if (commits)
         pthread_mutex_lock(&ns->commit_lock);
     pthread_mutex_lock(&ns->lock);
-    n = find_id(ns, id);
+    n = nodes_find(ns, id);
     if (!n) {
         pthread_mutex_unlock(&ns->lock);
         if (commits)
@@ -1100,41 +878,4 @@ node_change(struct nodes *ns, uint64_t id, struct handle *h, const struct attr_c
         fill_stat(ns, n, st);
     retire_and_unlock(ns, n, commits);
     return r;
-}
-
-/* ---- what attributes tell -----------------------------------------------------------------------
- */
-
-static int
-content_crc32(struct nodes *ns, const struct content *c, uint32_t *crc)
-{
-    struct blob *b = blob_new(c->length, ns->sealed);
-    int r = !b ? -ENOMEM : c->length ? store_read(ns->store, c, b->data) : 0;
-
-    if (r == 0)
-        *crc = crc32_of(b->data, c->length);
-    blob_put(b);
-    return r;
-}
-
-int
-node_get_info(struct nodes *ns, uint64_t id, bool want_crc, struct node_info *info)
-{
-    struct node *n;
-
-    pthread_mutex_lock(&ns->lock);
-    n = find_id(ns, id);
-    if (!n || n->slot == SLOT_NONE) {
-        pthread_mutex_unlock(&ns->lock);
-        return -ESTALE;
-    }
-    *info = (struct node_info){
-        .slot = n->stored ? n->home : n->slot,
-        .content = n->content,
-        .capacity = store_slot_capacity(ns->store, n->stored ? n->home : n->slot),
-        .sealed = ns->sealed,
-        .dirty = n->changed || !n->stored || n->attr_changed,
-    };
-    pthread_mutex_unlock(&ns->lock);
-    return want_crc ? content_crc32(ns, &info->content, &info->crc32) : 0;
 }

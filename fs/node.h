@@ -37,8 +37,7 @@ int nodes_new(struct nodes **out, struct store *s, const struct nodes_options *o
 int nodes_settle(struct nodes *ns);
 void nodes_free(struct nodes *ns); /* NULL is fine */
 
-/* ---- the directory ------------------------------------------------------------------------------
- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 struct node_stat {
     uint64_t id;
@@ -80,8 +79,7 @@ struct nodes_space {
 };
 int nodes_get_space(struct nodes *ns, struct nodes_space *space);
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* Names come without '/' and are not reserved ones; longer than NAME_MAX_LEN: -ENAMETOOLONG. */
 
@@ -91,8 +89,9 @@ int node_lookup(struct nodes *ns, const char *name, struct node_stat *st);
 int node_look(struct nodes *ns, uint64_t id); /* one more lookup of a listed node */
 void node_forget(struct nodes *ns, uint64_t id, uint64_t n);
 
-/* Opens a new file (O_EXCL: -EEXIST if there is one), or the one that is there.  O_TRUNC drops setuid and
- * setgid bits unless the caller is @privileged; for all else the kernel asks for that itself. */
+/* Opens a new file (O_EXCL: -EEXIST if there is one), or the one that is there.  O_TRUNC drops
+ * setuid and setgid bits unless the caller is @privileged; for all else the kernel asks for that
+ * itself. */
 int node_create(struct nodes *ns, const char *name, const struct file_attr *who, int flags,
                 bool privileged, struct node_stat *st, struct handle **h);
 int node_mknod(struct nodes *ns, const char *name, const struct file_attr *who,
@@ -100,8 +99,7 @@ int node_mknod(struct nodes *ns, const char *name, const struct file_attr *who,
 int node_unlink(struct nodes *ns, const char *name);
 int node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags);
 
-/* ---- files --------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 int node_stat(struct nodes *ns, uint64_t id, struct node_stat *st);
 /* @h: NULL, or the handle of an ftruncate, whose size is committed as a write is. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* node_impl.h - what node.c (files in memory) and commit.c (from there to the store) share.
+/* node_impl.h - what node.c (names and attributes), content.c (bytes) and commit.c (from there to
+ * the store) share.
  *
  * Lock order: commit_lock, lock, the store's own.  Functions here are called with lock held, those
  * that say so with commit_lock too; some let go of lock while the store works, and say so as well:
@@ -67,6 +68,14 @@ writable(const struct handle *h)
     return (h->flags & O_ACCMODE) != O_RDONLY;
 }
 
+/* Of its slot; 0 when it has none. */
+static inline uint32_t
+node_capacity(const struct nodes *ns, const struct node *n)
+{
+    return n->slot == SLOT_NONE ? 0 : store_slot_capacity(ns->store, n->slot);
+}
+
+struct node *nodes_find(const struct nodes *ns, uint64_t id); /* NULL: none */
 void nodes_now(const struct nodes *ns, struct timespec *now);
 int nodes_read_only(const struct nodes *ns); /* 0, or -EROFS */
 void attr_apply(struct file_attr *attr, const struct attr_change *ch, const struct timespec *now);
@@ -76,8 +85,18 @@ void attr_apply(struct file_attr *attr, const struct attr_change *ch, const stru
  * SLOT_NONE. */
 uint32_t node_retire(struct nodes *ns, struct node *n);
 
-/* ---- commit.c -----------------------------------------------------------------------------------
- */
+/* ---- content.c ------------------------------------------------------------------------------- */
+
+/* Brings the content into memory; lets go of the lock while it is read. */
+int node_load(struct nodes *ns, struct node *n);
+/* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
+int node_fit_slot(struct nodes *ns, struct node *n, uint64_t size);
+/* Cuts or extends the content; lets go of the lock. */
+int node_resize(struct nodes *ns, struct node *n, uint64_t size);
+/* The content has changed through @h, or (@page) through a mapping. */
+void node_wrote(struct nodes *ns, struct node *n, struct handle *h, bool page);
+
+/* ---- commit.c -------------------------------------------------------------------------------- */
 
 struct txn;
 

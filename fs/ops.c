@@ -61,8 +61,7 @@ virt_file_of(const struct fuse_file_info *fi)
     return (struct virt_file *)(uintptr_t)fi->fh;
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------
- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 /* As the mount options want owner and mode shown. */
 static void
@@ -252,8 +251,7 @@ op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct
         fuse_reply_attr(req, &st, timeout_of(ino));
 }
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* Whether a file may have the name there; a tpm0 or .vnvram that exists has been found by the
  * kernel. */
@@ -425,8 +423,7 @@ op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newpar
     reply_result(req, r < 0 ? r : node_rename(fs_of(req)->nodes, name, newname, flags));
 }
 
-/* ---- open files ---------------------------------------------------------------------------------
- */
+/* ---- open files ------------------------------------------------------------------------------ */
 
 /* A handle that only reads has nothing to say when it is closed. */
 static void
@@ -625,8 +622,7 @@ op_poll(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_p
     fuse_reply_poll(req, POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM); /* as any regular file */
 }
 
-/* ---- directories --------------------------------------------------------------------------------
- */
+/* ---- directories ----------------------------------------------------------------------------- */
 
 static void
 op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -781,8 +777,7 @@ op_statfs(fuse_req_t req, fuse_ino_t ino)
                            });
 }
 
-/* ---- extended attributes ------------------------------------------------------------------------
- */
+/* ---- extended attributes --------------------------------------------------------------------- */
 
 /* The protocol of both calls: the size alone when none is offered. */
 static void
@@ -843,8 +838,7 @@ op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
     reply_result(req, refuse_xattr(name));
 }
 
-/* ---- the session --------------------------------------------------------------------------------
- */
+/* ---- the session ----------------------------------------------------------------------------- */
 
 /* Not wanted: the writeback cache (the kernel's times would have to become ours), automatic
  * invalidation (nobody else changes anything), and clearing setuid bits ourselves. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* settle.h - the thread that settles: two seconds after the last commit it runs a function once, and then
- * sleeps until the next commit, without a timeout. */
+/* settle.h - the thread that settles: two seconds after the last commit it runs a function once,
+ * and then sleeps until the next commit, without a timeout. */
 #ifndef VNVRAM_FS_SETTLE_H
 #define VNVRAM_FS_SETTLE_H
 

@@ -57,8 +57,7 @@ virt_free(struct virt *v)
     free(v);
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------
- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static uint64_t
 previous_ino(const struct content *c)
@@ -198,8 +197,7 @@ virt_next(struct virt *v, uint64_t dir, uint64_t *at, struct stat *st, char name
     return true;
 }
 
-/* ---- status -------------------------------------------------------------------------------------
- */
+/* ---- status ---------------------------------------------------------------------------------- */
 
 static void
 put_uuid(FILE *out, const uint8_t u[UUID_SIZE])
@@ -249,8 +247,7 @@ make_status(struct virt *v, struct virt_file *f)
     return fclose(out) != 0 || bad ? -ENOMEM : 0;
 }
 
-/* ---- open, read ---------------------------------------------------------------------------------
- */
+/* ---- open, read ------------------------------------------------------------------------------ */
 
 static void
 virt_freep(struct virt_file **f)

@@ -21,8 +21,7 @@
 /* After what it needs. */
 #include <cmocka.h>
 
-/* ---- a device in memory -------------------------------------------------------------------------
- */
+/* ---- a device in memory ---------------------------------------------------------------------- */
 
 struct memory {
     struct dev dev;
@@ -92,8 +91,7 @@ static const struct dev_ops memory_ops = {
     .close = memory_close,
 };
 
-/* ---- the ground of each case --------------------------------------------------------------------
- */
+/* ---- the ground of each case ----------------------------------------------------------------- */
 
 enum { SMALL = 4096, LARGE = 16384 };
 
@@ -187,8 +185,7 @@ tear_down(void **state)
     return 0;
 }
 
-/* ---- short words for long calls -----------------------------------------------------------------
- */
+/* ---- short words for long calls -------------------------------------------------------------- */
 
 static const struct file_attr me = {.mode = 0644, .uid = 7, .gid = 8};
 
@@ -333,8 +330,7 @@ exists(const char *name)
     return r == 0;
 }
 
-/* ---- content ------------------------------------------------------------------------------------
- */
+/* ---- content --------------------------------------------------------------------------------- */
 
 static void
 a_write_is_seen_by_every_handle_and_stored_by_none(void **state)
@@ -669,8 +665,7 @@ bytes_between_and_after_a_shrink_are_zero(void **state)
     release(h);
 }
 
-/* ---- room ---------------------------------------------------------------------------------------
- */
+/* ---- room ------------------------------------------------------------------------------------ */
 
 static void
 fill(struct handle *h, size_t size, char c)
@@ -831,8 +826,7 @@ fallocate_grows_reserves_and_zeroes(void **state)
     assert_int_equal(look("a").capacity, LARGE);
 }
 
-/* ---- names --------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static void
 rename_is_one_commit_that_carries_the_renamed_files_bytes(void **state)
@@ -1061,8 +1055,7 @@ create_opens_what_is_there_unless_it_must_not(void **state)
     assert_stored("a", "text");
 }
 
-/* ---- attributes ---------------------------------------------------------------------------------
- */
+/* ---- attributes ------------------------------------------------------------------------------ */
 
 static void
 attributes_are_stored_at_once_without_half_written_bytes(void **state)
@@ -1264,8 +1257,7 @@ truncation_at_open_drops_setuid_for_others_than_root(void **state)
     assert_int_equal(stored_entry("a").attr.mode, 0777);
 }
 
-/* ---- settling, failing --------------------------------------------------------------------------
- */
+/* ---- settling, failing ----------------------------------------------------------------------- */
 
 static void
 settling_marks_the_image_clean_and_stores_no_bytes(void **state)
@@ -1369,8 +1361,7 @@ damaged_content_is_an_error_and_never_blank(void **state)
     assert_int_equal(look("a").size, 4);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------
- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void *
 flush_main(void *arg)
