@@ -14,6 +14,7 @@ enum { NAME_CUT = 200 }; /* leaves room for the label within 255 characters */
 struct output {
     const char *dir;
     int fd;
+    int failed; /* 0, or why a content could not be written */
 };
 
 static int
@@ -62,7 +63,7 @@ write_content(void *arg, const struct salvaged *s, const uint8_t *data)
         [SALVAGE_PREVIOUS] = "the content before",
         [SALVAGE_LOOSE] = "of a file that is not known",
     };
-    const struct output *out = arg;
+    struct output *out = arg;
     AUTO_FREE char *name = label(s);
     AUTO_FD int fd = -1;
     int r;
@@ -71,8 +72,10 @@ write_content(void *arg, const struct salvaged *s, const uint8_t *data)
         return -ENOMEM;
     fd = openat(out->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     r = fd < 0 ? -errno : write_durably(fd, data, s->length);
-    if (r == -EEXIST)
-        return report(r, "%s/%s: is there already; take another directory", out->dir, name);
+    if (r == -EEXIST) {
+        out->failed = report(r, "%s/%s: is there already, and is left as it is", out->dir, name);
+        return 0; /* the others are worth as much */
+    }
     if (r < 0)
         return report(r, "%s/%s: cannot write: %s", out->dir, name, errno_text(r));
     printf("%s/%s: %" PRIu64 " bytes, %s\n", out->dir, name, s->length, roles[s->role]);
@@ -98,7 +101,9 @@ salvage_image(const char *path, const char *dir, struct key_options *key)
     r = store_salvage(d, keys_unlock, key, write_content, &out, &n, &lost);
     if (r == 0 && fsync(fd) < 0)
         r = report(-errno, "%s: cannot flush: %s", dir, errno_text(-errno));
-    printf("%s: %u contents written, %u of which not enough is left\n", path, n, lost);
+    printf("%s: %u contents whole, %u of which not enough is left\n", path, n, lost);
+    if (r == 0)
+        r = out.failed;
     if (r == 0 && n == 0) {
         r = store_probe(d);
         return r == -EUCLEAN ? 0 : r; /* damaged is why we are here */

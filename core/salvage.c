@@ -80,9 +80,17 @@ name_content(const struct salvage *s, const struct bank_header *h, const uint8_t
     }
 }
 
-/* @raw has the right checksum: hand it out if it is ours to read. */
+/* Whether a bank that says so of itself can lie at @off: a file may hold copies of banks, too. */
+static bool
+is_at_home(const struct salvage *s, const struct bank_header *h, uint64_t off)
+{
+    return !s->have_superblock || (h->slot < superblock_slot_count(&s->sb) && h->bank < 2 &&
+                                   off == superblock_bank_offset(&s->sb, h->slot, h->bank));
+}
+
+/* @raw, from @off, has the right checksum: hand it out if it is ours to read. */
 static int
-hand_out(struct salvage *s, uint8_t *raw, uint64_t padded)
+hand_out(struct salvage *s, uint8_t *raw, uint64_t padded, uint64_t off)
 {
     struct salvaged out = {.role = SALVAGE_LOOSE};
     struct bank_header h;
@@ -90,6 +98,8 @@ hand_out(struct salvage *s, uint8_t *raw, uint64_t padded)
 
     if (r == 0 && s->have_superblock && memcmp(h.uuid, s->sb.uuid, UUID_SIZE) != 0)
         return 0; /* left over from an image that was here before */
+    if (r == 0 && !is_at_home(s, &h, off))
+        return 0;
     if (r == 0 && h.seal_mode != (s->sealer ? s->sb.seal_mode : SEAL_NONE))
         r = -EUCLEAN;
     if (r == 0)
@@ -111,28 +121,33 @@ hand_out(struct salvage *s, uint8_t *raw, uint64_t padded)
     return r;
 }
 
-/* A block with a bank's magic at @off. */
+/* @block lies at @*off; a whole bank is passed over as one, whatever is in it. */
 static int
-salvage_bank(struct salvage *s, const uint8_t *block, uint64_t off)
+salvage_bank(struct salvage *s, const uint8_t *block, uint64_t *off)
 {
     uint64_t length, generation, padded;
     AUTO_FREE uint8_t *raw = NULL;
+    unsigned found = s->found;
+    int r;
 
     if (bank_peek(block, &length, &generation) < 0)
         return 0;
     padded = bank_padded(length);
-    if (length > MAX_CAPACITY || BANK_HEADER + padded > s->d->size - off) {
+    if (length > MAX_CAPACITY || BANK_HEADER + padded > s->d->size - *off) {
         s->lost++;
         return 0;
     }
     raw = dev_alloc(BANK_HEADER + padded);
     if (!raw)
         return -ENOMEM;
-    if (dev_pread(s->d, raw, BANK_HEADER + padded, off) < 0 || !format_crc_ok(raw, BANK_HEADER + padded)) {
+    if (dev_pread(s->d, raw, BANK_HEADER + padded, *off) < 0 || !format_crc_ok(raw, BANK_HEADER + padded)) {
         s->lost++;
         return 0;
     }
-    return hand_out(s, raw, padded);
+    r = hand_out(s, raw, padded, *off);
+    if (s->found > found)
+        *off += padded;
+    return r;
 }
 
 static int
@@ -144,7 +159,7 @@ salvage_all(struct salvage *s)
 
     for (uint64_t off = FIRST_DIRECTORY; r == 0 && off < end; off += BLOCK_SIZE) {
         if (dev_pread(s->d, block, BLOCK_SIZE, off) == 0)
-            r = salvage_bank(s, block, off);
+            r = salvage_bank(s, block, &off);
     }
     return r;
 }

@@ -119,7 +119,7 @@ exec 9>&-
 
 check_exit 2 "--repair and --salvage do not go together" "$VNVRAM" check --repair --salvage out a.img
 check_exit 0 "a salvage of nothing finds nothing" "$VNVRAM" check --salvage out a.img
-matches "and says so" "$OUT" '^a\.img: 0 contents written'
+matches "and says so" "$OUT" '^a\.img: 0 contents whole'
 truncate -s 4M blank.img
 check_exit 3 "blank is still blank to a salvage" "$VNVRAM" check --salvage out blank.img
 finish
