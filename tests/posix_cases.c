@@ -1138,6 +1138,62 @@ space_shows_in_statvfs(void)
     return run_steps("statvfs .; put a x*4096; statvfs .; unlink a; statvfs .");
 }
 
+static int
+touch_past_the_end(int fd)
+{
+    volatile char *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (p == MAP_FAILED || ftruncate(fd, 100) < 0)
+        return 1;
+    p[4095] = 'x'; /* the page of the end is there */
+    signal(SIGBUS, _exit);
+    p[4096] = 'x';
+    return 2;
+}
+
+static bool
+a_map_ends_with_the_file(void)
+{
+    int fd = open("a", O_RDWR | O_CREAT, 0644), r;
+
+    if (fd < 0 || ftruncate(fd, 8192) < 0)
+        return run_differs("ftruncate: %m");
+    r = in_child(touch_past_the_end, fd);
+    close(fd);
+    if (r != SIGBUS)
+        return run_differs("%d, not SIGBUS", r);
+    return run_steps("is a size 100; truncate a 5000; has a .*5000");
+}
+
+static bool
+a_running_program_is_not_written(void)
+{
+    int status = 0, in[2], started[2], written, truncated;
+    pid_t pid;
+    char c;
+
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(started, O_CLOEXEC) < 0 || system("cp /bin/cat a"))
+        return run_differs("no program");
+    pid = fork();
+    if (!pid) {
+        dup2(in[0], 0);
+        execl("./a", "a", NULL);
+        _exit(1);
+    }
+    close(in[0]);
+    close(started[1]);
+    if (read(started[0], &c, 1)) /* its exec closes the other end */
+        return run_differs("read: %m");
+    close(started[0]);
+    written = open("a", O_WRONLY) < 0 ? errno : 0;
+    truncated = truncate("a", 0) < 0 ? errno : 0;
+    close(in[1]);
+    waitpid(pid, &status, 0);
+    if (written == ETXTBSY && truncated == ETXTBSY && !status)
+        return run_steps("open 1 a wronly,trunc; is a size 0");
+    return run_differs("open %d, truncate %d, status %d", written, truncated, status);
+}
+
 static bool
 many_descriptors_of_one_file(void)
 {
@@ -1168,6 +1224,8 @@ static const struct {
      shared_map_written_after_close_is_in_the_file},
     {"a private map keeps its changes to itself", private_map_keeps_its_changes},
     {"60 files are listed, each once, as stat says", listing_is_whole},
+    {"a map ends with the file", a_map_ends_with_the_file},
+    {"a running program is not written", a_running_program_is_not_written},
     {"listing while names come and go", listing_while_names_come_and_go},
     {"seekdir comes back", seekdir_comes_back},
     {"two appenders lose nothing", two_appenders_lose_nothing},
