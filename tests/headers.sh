@@ -3,9 +3,12 @@
 # Every header compiles alone.
 . "${srcdir:-.}/tests/lib.sh"
 
-for header in "$srcdir"/{base,core,crypt,fs,tpm,cli}/*.h; do
+compiles() {
     # shellcheck disable=SC2086 # flags are to be split
-    check "${header#"$srcdir"/} compiles alone" \
-        $CC $TEST_CFLAGS -fsyntax-only -include config.h -x c "$header"
+    echo "#include \"$1\"" | $CC $TEST_CFLAGS -fsyntax-only -x c -
+}
+
+for header in "$srcdir"/{base,core,crypt,fs,tpm,cli}/*.h; do
+    check "${header#"$srcdir"/} compiles alone" compiles "${header#"$srcdir"/}"
 done
 finish

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# mount(8), umount(8), fstab(5), fsck(8) and mkfs(8) as they are find the program under its other names.
+# They look in /sbin, so this script works in a mount namespace in which /sbin and /etc/fstab are its own.
+. "${srcdir:-.}/tests/lib.sh"
+need_root
+need_fuse
+need unshare
+[ -e /etc/fstab ] || skip_all "/etc/fstab is not there to be replaced"
+if [ "${1-}" != inside ]; then
+    rm -rf "$TMP"
+    unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespace can be made"
+    exec unshare --mount --propagation private "$BASH" "$0" inside
+fi
+cd "$TMP" || exit 99
+export TMPDIR=$TMP
+
+# Copies of the few programs that are needed: nothing of the host may be reachable below $TMP, which is
+# removed at the end.
+mkdir sbin dir etc
+cp /usr/sbin/mkfs /usr/sbin/fsck sbin/ || exit 99
+for name in mount mkfs fsck; do
+    ln -s "$VNVRAM" "sbin/$name.vnvram"
+done
+cat >etc/fstab <<EOT
+# a comment
+$TMP/a.img  $TMP/dir  vnvram  _netdev,x-systemd.requires=network.target,nosuid,nodev,tpm=2.0  0  2
+EOT
+mount --bind sbin /usr/sbin && mount --bind etc/fstab /etc/fstab || exit 99
+[ /sbin/mount.vnvram -ef "$VNVRAM" ] || skip_all "/sbin is not /usr/sbin here"
+
+check "mkfs -t vnvram makes an image" mkfs -t vnvram a.img
+check_exit 1 "and does not overwrite one" mkfs -t vnvram a.img
+check "fsck -t vnvram finds it clean" fsck -t vnvram "$TMP/a.img"
+check "fsck by fstab, as at boot" fsck -A -a -R -M
+matches "looks at it" "$OUT" "a\.img: [0-9]+ structures verified, 0 problems"
+
+check "mount by fstab" mount dir
+mounts+=("$TMP/dir")
+check "shows the TPM" test -e dir/tpm0
+check "findmnt tells type and source" test "$(findmnt -no FSTYPE,SOURCE dir | tr -s ' ')" = "fuse.vnvram $TMP/a.img"
+options=$(findmnt -no OPTIONS dir)
+check "nosuid and nodev have reached the kernel ($options)" \
+    sh -c 'case $1 in *nosuid*nodev*) exit 0 ;; esac; exit 1' - ",$options,"
+check_exit 32 "a second mount of the image fails with mount's code" mount -t vnvram a.img etc
+echo kept >dir/file
+check "umount" umount dir
+check "mount -t vnvram with options" mount -t vnvram -o ro a.img dir
+is "shows what was written" "$(cat dir/file)" kept
+check_exit 2 "and is read-only" sh -c 'echo x >dir/file'
+check "umount" umount dir
+
+printf 'scribble' | dd of=a.img bs=1 seek=100 conv=notrunc status=none
+check_exit 4 "fsck passes on that it is damaged" fsck -t vnvram "$TMP/a.img"
+truncate -s 4M blank.img
+check_exit 32 "mount fails on a blank image, with mount's code" mount -t vnvram blank.img dir
+matches "and the finding" "$ERR" 'blank\.img: blank image'
+check_exit 1 "mount passes on that an option is wrong" mount -t vnvram -o frob a.img dir
+finish
