@@ -291,6 +291,57 @@ do_fallocate(void)
     }
 }
 
+/* Zeroes in the middle, by making a hole or not; past the end it grows the file unless told not to.
+ */
+static void
+do_zero(void)
+{
+    static const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+                                FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_KEEP_SIZE};
+    struct file *f = pick();
+    size_t off = draw(max_size), len = draw_length(), end;
+    int mode = modes[draw(4)];
+
+    len = len < max_size - off ? len : max_size - off;
+    end = off + len;
+    note("fallocate mode %#x %s %zu at %zu of %zu", mode, f->name, len, off, f->size);
+    if (fallocate(f->fd, mode, (off_t)off, (off_t)len) < 0)
+        fail("fallocate");
+    if (end > f->size && !(mode & FALLOC_FL_KEEP_SIZE))
+        model_resize(f, end);
+    if (mode != FALLOC_FL_KEEP_SIZE && off < f->size)
+        memset(f->data + off, 0, (end < f->size ? end : f->size) - off);
+}
+
+/* From one place to another of the same file, without overlap. */
+static void
+do_copy(void)
+{
+    struct file *f = pick();
+    size_t half = f->size / 2, len = 1 + draw(half + 1), from, to;
+    off_t in, out;
+
+    if (half < 2 || len > half) {
+        note("nothing to copy in %s", f->name);
+        return;
+    }
+    from = draw(half - len + 1);
+    to = half + draw(max_size - half - len + 1);
+    note("copy %s %zu from %zu to %zu of %zu", f->name, len, from, to, f->size);
+    in = (off_t)from;
+    out = (off_t)to;
+    for (size_t done = 0; done < len;) {
+        ssize_t n = copy_file_range(f->fd, &in, f->fd, &out, len - done, 0);
+
+        if (n <= 0)
+            fail("copy_file_range: %zd", n);
+        done += (size_t)n;
+    }
+    if (to + len > f->size)
+        model_resize(f, to + len);
+    memcpy(f->data + to, f->data + from, len);
+}
+
 static void
 do_fsync(void)
 {
@@ -426,9 +477,9 @@ static const struct {
 } table[] = {
     {do_write, 26, false},    {do_append, 2, false},     {do_read, 26, false},
     {do_map_read, 12, false}, {do_map_write, 12, false}, {do_truncate, 10, false},
-    {do_fallocate, 2, false}, {do_fsync, 2, false},      {do_reopen, 3, false},
-    {do_verify, 3, false},    {do_rename, 3, true},      {do_exchange, 2, true},
-    {do_unlink, 1, true},
+    {do_fallocate, 2, false}, {do_zero, 2, false},       {do_copy, 2, false},
+    {do_fsync, 2, false},     {do_reopen, 3, false},     {do_verify, 3, false},
+    {do_rename, 3, true},     {do_exchange, 2, true},    {do_unlink, 1, true},
 };
 
 static void
