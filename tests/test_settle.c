@@ -13,7 +13,7 @@
 /* After what it needs. */
 #include <cmocka.h>
 
-enum { AFTER_MS = 50 };
+enum { AFTER_MS = 300 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t ran = PTHREAD_COND_INITIALIZER;
@@ -65,7 +65,7 @@ it_runs_once_after_the_last_commit_and_not_before(void **state)
     (void)state;
     runs = 0;
     assert_int_equal(settle_new(&settle, AFTER_MS, run, NULL), 0);
-    for (int i = 0; i < 10; i++) { /* longer than AFTER_MS in all */
+    for (int i = 0; i < 40; i++) { /* longer than AFTER_MS in all */
         last_poke = now_ms();
         settle_poke(settle);
         nanosleep(&pause, NULL);

@@ -320,6 +320,7 @@ opening_a_settled_image_writes_nothing(void **state)
     AUTO(store_closep) struct store *s = must_open(fork);
 
     (void)state;
+    assert_non_null(s);
     assert_int_equal(faultdev_count(fork, FAULT_WRITE), 0);
     assert_int_equal(faultdev_count(fork, FAULT_SYNC), 1);
     dev_close(d);
