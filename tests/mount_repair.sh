@@ -138,7 +138,7 @@ for at in 0 65536 131072 196608; do
 done
 check_exit 5 "without superblocks and directories it is damaged" "$VNVRAM" check a.img
 check_exit 0 "its contents are still found" "$VNVRAM" check --salvage loose a.img
-is "loose" "$(cat loose/loose.g*.slot*.bank* | grep -c '^content of \(a\|the long one\|the last\)$')" 3
+is "loose" "$(grep -lx 'content of \(a\|the long one\|the last\)' loose/loose.g*.slot*.bank* | wc -l)" 3
 
 # ---- a sealed one ----------------------------------------------------------------------------------------
 
