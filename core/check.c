@@ -140,7 +140,9 @@ load_copies(struct check *c, struct copies *k)
 static void
 check_copy(struct check *c, const struct copies *k, unsigned i, unsigned best)
 {
-    bool other_key = k->r[i] == 0 && k->sb[i].key_epoch != k->sb[best].key_epoch;
+    const struct superblock *sb = &k->sb[i], *other = &k->sb[best];
+    bool other_key = k->r[i] == 0 && sb->key_epoch != other->key_epoch;
+    bool contradicts = sb->sequence == other->sequence || sb->seal_mode != other->seal_mode;
     int r = k->r[i];
 
     c->res->structures++;
@@ -154,8 +156,8 @@ check_copy(struct check *c, const struct copies *k, unsigned i, unsigned best)
             as_damage(r) == -EUCLEAN && i != best ? "; the other copy is whole: 'check --repair' restores this one"
                                        : "");
     else if (i != best && memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0)
-        say(c, k->sb[i].sequence == k->sb[best].sequence ? -EUCLEAN : 0, superblock_name(i),
-            k->sb[i].sequence == k->sb[best].sequence
+        say(c, contradicts ? -EUCLEAN : 0, superblock_name(i),
+            contradicts
                 ? "contradicts the other copy"
                 : "older than the other copy: an update was interrupted; the next mount finishes it");
 }
@@ -167,10 +169,11 @@ unlock_copies(struct check *c, const struct copies *k, unsigned best, store_unlo
 {
     unsigned other = 1 - best;
     int r = unlock ? unlock(arg, &c->sb, &c->sealer) : -ENOKEY;
+    bool rejected = r == -EKEYREJECTED || r == -EPROTONOSUPPORT || r == -EKEYREVOKED;
+    bool comparable = k->r[other] == 0 && k->sb[other].seal_mode != SEAL_NONE &&
+                      (c->sb.seal_mode == SEAL_NONE || k->sb[other].key_epoch == c->sb.key_epoch);
 
-    if ((r == -EKEYREJECTED || r == -EPROTONOSUPPORT) && k->r[other] == 0 &&
-        memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0 &&
-        k->sb[other].key_epoch == c->sb.key_epoch &&
+    if (rejected && comparable && memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0 &&
         unlock(arg, &k->sb[other], &c->sealer) == 0) {
         if (format_verify(c->sealer, SEAL_SUPERBLOCK, k->buf[best], BLOCK_SIZE) < 0) {
             c->sb = k->sb[other];

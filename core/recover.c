@@ -162,6 +162,7 @@ judge_other(struct dev *d, const struct copy *best, const struct copy *other, st
                   "'vnvram check --repair' restores it from the other", d->name);
     } else if (memcmp(best->buf, other->buf, BLOCK_SIZE) != 0) {
         if (best->sb.sequence == other->sb.sequence ||
+            best->sb.seal_mode != other->sb.seal_mode ||
             memcmp(best->sb.uuid, other->sb.uuid, UUID_SIZE) != 0)
             return report(-EUCLEAN, "%s: damaged: the two superblocks contradict each other", d->name);
         out->other_stale = true;
@@ -169,17 +170,19 @@ judge_other(struct dev *d, const struct copy *best, const struct copy *other, st
     return 0;
 }
 
-/* The key does not open the newer copy (@r), or its cipher is not supported; perhaps the key opens the
- * older one.  If that proves the newer one authentic, the key has been removed since; else somebody
- * tampered with it. */
+/* The newer copy does not take the key, or says that its cipher is another or that it needs none (@r);
+ * perhaps the key opens the older one.  If that proves the newer one authentic, the key has been removed
+ * since; else somebody tampered with it. */
 static int
 judge_rejected(struct dev *d, const struct copy *best, const struct copy *other, store_unlock_fn *unlock,
                void *arg, int r)
 {
     AUTO(sealer_freep) struct sealer *sealer = NULL;
+    bool comparable = other->r == 0 && other->sb.seal_mode != SEAL_NONE &&
+                      (best->sb.seal_mode == SEAL_NONE || other->sb.key_epoch == best->sb.key_epoch);
 
-    if (other->r == 0 && memcmp(other->buf, best->buf, BLOCK_SIZE) != 0 &&
-        other->sb.key_epoch == best->sb.key_epoch && unlock(arg, &other->sb, &sealer) == 0 &&
+    if (comparable && memcmp(other->buf, best->buf, BLOCK_SIZE) != 0 &&
+        unlock(arg, &other->sb, &sealer) == 0 &&
         format_verify(sealer, SEAL_SUPERBLOCK, best->buf, BLOCK_SIZE) < 0)
         return report(-EBADMSG, "%s: forged: a superblock was changed by somebody without the key",
                       d->name);
@@ -201,7 +204,7 @@ recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct su
     best = newer_copy(c);
     *out = (struct superblocks){.sb = c[best].sb, .best = best};
     r = unlock(arg, &c[best].sb, &sealer);
-    if (r == -EKEYREJECTED || r == -EPROTONOSUPPORT)
+    if (r == -EKEYREJECTED || r == -EPROTONOSUPPORT || r == -EKEYREVOKED)
         return judge_rejected(d, &c[best], &c[1 - best], unlock, arg, r);
     if (r < 0)
         return r; /* reported there */
