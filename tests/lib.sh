@@ -38,7 +38,12 @@ cleanup() {
     for dir in /sys/block/loop*/loop/backing_file; do
         grep -qsF "$TMP/" "$dir" && loop_off "/dev/$(cut -d/ -f4 <<<"$dir")"
     done
-    rm -rf --one-file-system "$TMP"
+    # What is still mounted there is not ours to remove (a bind mount may even be the host's own files).
+    if cut -d' ' -f5 /proc/self/mountinfo | grep -qF "$TMP/"; then
+        echo "# left behind, with mounts in it: $TMP"
+    else
+        rm -rf --one-file-system "$TMP"
+    fi
 }
 trap cleanup EXIT
 trap 'exit 99' INT TERM HUP
