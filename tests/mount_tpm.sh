@@ -188,8 +188,17 @@ check "a file is read while a client does not read" cmp -n 1 "$M/tpm2-00.permall
 exec 5>&-
 check "... and the device is free after it" getrandom
 
-t createprimary -C o -G rsa2048 -c "$TMP/killed" >/dev/null 2>&1 &
+has_open() { # PID FILE
+    find "/proc/$1/fd" -lname "$2" 2>/dev/null | grep -q .
+}
+bash -c "exec 5<>'$M/tpm0'; printf '$COMMAND' >&5; exec sleep 60" &
+check "a client has the device" wait_until 10 has_open $! "$M/tpm0"
 kill -9 $!
+wait $! 2>/dev/null
+check "... and frees it when it is killed" getrandom
+tpm2_createprimary -T "device:$M/tpm0" -C o -G rsa2048 -c "$TMP/killed" >/dev/null 2>&1 &
+wait_until 1 has_open $! "$M/tpm0"
+kill -9 $! 2>/dev/null
 wait $! 2>/dev/null
 check "a client killed in a command frees the device" wait_until 10 getrandom
 
