@@ -13,7 +13,9 @@ _vnvram() {
     if [ "$COMP_CWORD" -eq 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W "help --help --version $("${COMP_WORDS[0]}" help 2>/dev/null |
             sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$cur")
-    elif [ "$prev" = -o ] && [[ $cur != *=* ]]; then
+    elif [ "$command" = key ] && [ "$COMP_CWORD" -eq 2 ] && [[ $cur != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "add remove change reseal list test destroy" -- "$cur")
+    elif [[ $prev = -o || ($command = key && $prev = -n) ]] && [[ $cur != *=* ]]; then
         before=${cur%"${cur##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" \
             -W "$(_vnvram_options "$command" | sed -n 's/^-o //p')" -- "${cur##*,}")

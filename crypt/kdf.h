@@ -21,7 +21,7 @@ enum {
     KDF_PASSES_MAX = 1024,
     KDF_LANES_MAX = 4,
 };
-#define KDF_WORK_MAX (UINT64_C(16) << 20) /* KiB times passes: some 15 s on a slow machine */
+#define KDF_WORK_MAX (UINT64_C(4) << 20) /* KiB times passes: some 4 s on a slow machine */
 
 bool kdf_cost_ok(const struct kdf_cost *cost);
 

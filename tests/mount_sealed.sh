@@ -118,7 +118,10 @@ check "unmount" unmounted "$M"
 check "the same key in bytes opens it" with_key "$BIN"
 is "and the content is there" "$(cat "$M/marked")" "$MARKER"
 unmounted "$M"
-check "a key from a descriptor opens it" "$VNVRAM" mount -o key_fd=7 "$IMG" "$M" 7<"$TMP/hex"
+check "a key from a descriptor opens it" "$VNVRAM" mount -o key_fd=7,tpm=2.0 "$IMG" "$M" 7<"$TMP/hex"
+for pid in $(status_of pid) $(status_of tpm_pid); do
+    check "and is left open nowhere ($pid)" bash -c '! ls -l "/proc/$1/fd" | grep -qF "$2"' - "$pid" "$TMP/hex"
+done
 unmounted "$M"
 check_exit 0 "0x before the digits is fine" "$VNVRAM" key test -o key_fd=7 "$IMG" 7< <(printf 0x%s "$hex")
 mkdir "$TMP/credentials"

@@ -274,8 +274,8 @@ a_cost_beyond_reason_is_refused(void **state)
     } v[] = {
         {{64 * 1024, 3, 4}, true},
         {{KDF_MEMORY_MIN, 1, 1}, true},
-        {{KDF_MEMORY_MAX, 16, 1}, true},
-        {{KDF_MEMORY_MAX, 17, 1}, false},
+        {{KDF_MEMORY_MAX, 4, 1}, true},
+        {{KDF_MEMORY_MAX, 5, 1}, false},
         {{KDF_MEMORY_MAX + 1, 1, 1}, false},
         {{KDF_MEMORY_MIN - 1, 1, 1}, false},
         {{UINT32_MAX, UINT32_MAX, 1}, false},
