@@ -22,7 +22,7 @@ enum {
     INO_TPM = 6,
     INO_FIRST_FILE = 16, /* + the file's id */
 };
-#define INO_FIRST_PREVIOUS (UINT64_C(1) << 63) /* + generation and slot of the content */
+#define INO_FIRST_PREVIOUS (UINT64_C(1) << 62) /* + generation and slot of the content */
 
 static inline bool
 ino_is_file(uint64_t ino)
