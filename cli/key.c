@@ -62,9 +62,9 @@ keyring_open(struct keyring *k, struct options *o, bool with_new)
     if (r == 0 && with_new)
         r = keys_read(&o->new_key, true);
     if (r == 0)
-        r = anchor_from_options(&k->anchor, o, false);
-    if (r == 0)
         r = dev_file_open(&k->dev, o->args[1], 0);
+    if (r == 0)
+        r = anchor_from_options(&k->anchor, o, false);
     opt.anchor = k->anchor;
     if (r == 0)
         r = store_open(&k->store, k->dev, &opt);

@@ -160,14 +160,15 @@ open_store(struct mount *m)
         .accept_rollback = m->o->accept_rollback,
     };
     AUTO(dev_closep) struct dev *dev = NULL;
-    int r = anchor_from_options(&m->anchor, m->o, m->o->read_only);
+    int r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
 
-    if (r < 0)
-        return r;
-    opt.anchor = m->anchor;
-    r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
-    if (r == 0)
+    if (r == 0) {
+        r = anchor_from_options(&m->anchor, m->o, m->o->read_only);
+        if (r < 0)
+            return r; /* no finding about the image */
+        opt.anchor = m->anchor;
         r = store_open(&m->store, dev, &opt);
+    }
     if (r == 0)
         return dev_file_lease(steal(&dev)); /* the store's now */
     image_advise(m->image, r);

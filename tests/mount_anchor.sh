@@ -8,7 +8,7 @@ cd "$TMP" || exit 99
 
 umask 077
 mkdir mnt
-new_image a.img || exit 99
+new_image a.img && new_image other.img || exit 99
 with=(-o anchor=anchor)
 
 commit() {
@@ -42,7 +42,8 @@ check_exit 2 "and an anchor made read-only" "$VNVRAM" mount "${with[@]}" -o anch
 check "anchor_create makes one" mounted a.img mnt "${with[@]}" -o anchor_create
 is "its owner alone may read it" "$(stat -c %a anchor)" 600
 matches "status names it" mnt/.vnvram/status '"anchor": "anchor"'
-check_exit 11 "it is for one mount at a time" "$VNVRAM" mount "${with[@]}" -o ro,anchor=anchor a.img .
+check_exit 11 "it is for one mount at a time" "$VNVRAM" mount "${with[@]}" other.img mnt
+matches "and says so" "$ERR" 'anchor: in use by process'
 commit 1 2
 check "info compares beside the mount" "$VNVRAM" info "${with[@]}" a.img
 matches "and says so" "$OUT" 'anchor +generation [0-9]+ in anchor: '
@@ -71,7 +72,6 @@ check "mounts without its anchor" mounted a.img mnt
 commit a b c d e f
 check "unmounts" unmounted mnt
 refused "one that went on without its anchor" 12 'did not grow from there'
-new_image other.img
 cp other.img a.img
 refused "another image" 12 'another image'
 cp older.img a.img
