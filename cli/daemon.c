@@ -2,11 +2,14 @@
 #include "cli/daemon.h"
 #include "base/finding.h"
 #include "base/report.h"
+#include "base/sandbox.h"
 #include "base/scope.h"
 #include "config.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <syslog.h>
+#include <time.h>
 #ifdef HAVE_SYSTEMD
 #include <systemd/sd-daemon.h>
 #endif
@@ -43,16 +47,15 @@ to_syslog(void *arg, enum report_level level, const char *line)
 }
 
 static void
-leave_stdio(void)
+leave_stdio(int null)
 {
     bool journal = stderr_is_journal();
-    AUTO_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     if (!journal) {
         openlog("vnvram", LOG_PID | LOG_NDELAY, LOG_DAEMON);
         report_set_sink(to_syslog, NULL);
     }
-    for (int fd = 0; null >= 0 && fd <= (journal ? STDOUT_FILENO : STDERR_FILENO); fd++)
+    for (int fd = 0; fd <= (journal ? STDOUT_FILENO : STDERR_FILENO); fd++)
         dup2(null, fd);
 }
 
@@ -91,7 +94,7 @@ daemon_fork(struct daemon *d, bool foreground, int *code)
     int fds[2];
     pid_t pid;
 
-    *d = (struct daemon){.foreground = foreground, .ready_fd = -1};
+    *d = (struct daemon){.foreground = foreground, .ready_fd = -1, .null_fd = -1};
     prctl(PR_SET_NAME, "vnvram"); /* by whatever name it was called */
     if (stderr_is_journal())
         report_use_levels(true);
@@ -110,6 +113,7 @@ daemon_fork(struct daemon *d, bool foreground, int *code)
     if (pid == 0) {
         close(fds[0]);
         d->ready_fd = fds[1];
+        d->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
         prctl(PR_SET_PDEATHSIG,
               SIGTERM); /* a front that is killed takes the half-made mount along */
         return 0;
@@ -143,6 +147,30 @@ daemon_clean_up(int keep)
     signal(SIGCHLD, SIG_DFL); /* ignored, our children would leave no exit code */
 }
 
+/* Root's TPM process may run as another user, and only a capability signals that one. */
+int
+daemon_confine(pid_t child, bool is_others)
+{
+    static const int calls[] = {SCMP_SYS(fadvise64), SCMP_SYS(arm_fadvise64_64), SCMP_SYS(chdir),
+                                SCMP_SYS(setsid)};
+    const struct sandbox_options opt = {
+        .calls = calls,
+        .n_calls = sizeof calls / sizeof *calls,
+        .child = child,
+        .may_log = true,
+    };
+    const uint64_t keep = SANDBOX_CAP(CAP_LEASE) | (is_others ? SANDBOX_CAP(CAP_KILL) : 0);
+    int r;
+
+    tzset(); /* for syslog(3): it reads a file */
+    sandbox_bound_capabilities(keep);
+    r = sandbox_keep_capabilities(keep);
+    if (r < 0)
+        return report(r, "cannot drop capabilities: %s; -o sandbox=off does without",
+                      errno_text(r));
+    return sandbox_enter(&opt);
+}
+
 int
 daemon_signals(void)
 {
@@ -169,7 +197,9 @@ daemon_ready(struct daemon *d)
     if (!d->foreground) {
         prctl(PR_SET_PDEATHSIG, 0);
         setsid();
-        leave_stdio();
+        leave_stdio(d->null_fd);
+        close(d->null_fd);
+        d->null_fd = -1;
     }
 #ifdef HAVE_SYSTEMD
     sd_notifyf(0, "READY=1\nMAINPID=%ld", (long)getpid());

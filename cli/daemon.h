@@ -8,10 +8,12 @@
 #define VNVRAM_CLI_DAEMON_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct daemon {
     bool foreground;
-    int ready_fd; /* -1 in the foreground */
+    int ready_fd; /* -1 in the foreground, and so is: */
+    int null_fd;  /* /dev/null, for when nothing can be opened any more */
 };
 
 /* Makes 0, 1 and 2 open and closes every other descriptor but @keep (-1: none), which is marked
@@ -26,6 +28,12 @@ int daemon_fork(struct daemon *d, bool foreground, int *code);
 /* Ignores SIGHUP and SIGPIPE, blocks SIGTERM and SIGINT and returns a signalfd for them, or a negative
  * errno (reported). */
 int daemon_signals(void);
+
+/* Gives up for good what a daemon does not need whose image, mount and children are there: all
+ * capabilities but CAP_LEASE, and CAP_KILL if its child @child (0: none) is another user's; every path;
+ * every system call but those for what is open, for threads, for syslog and a service manager.  Before
+ * threads.  A negative errno (reported). */
+int daemon_confine(pid_t child, bool is_others);
 
 /* Leaves the terminal and stderr (reports go to the journal where stderr is it, else to syslog), sends
  * READY=1 to a service manager that asks for it, lets the front go. */

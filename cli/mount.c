@@ -2,8 +2,9 @@
 /* vnvram mount: the daemon's life, from the image to the mount to the TPM, and back.
  *
  * The order matters.  Children that must know nothing (the TPM process, the unmounter) are forked
- * first; the key is asked for and the image recovered before anything is mounted; the TPM starts on
- * the mount; then the front may go.  mount_end() goes the same way back. */
+ * first; the key is asked for and the image recovered before anything is mounted; then the daemon
+ * gives up what it needs no longer; then its threads start, and the TPM on the mount; then the
+ * front may go.  mount_end() goes the same way back. */
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
@@ -144,6 +145,7 @@ put_status(void *arg, FILE *out)
                 tpm_state_name(tpm_link_state(m->link)));
     else
         fputs(",\n  \"tpm\": null", out);
+    json_member_bool(out, "sandbox", !m->o->no_sandbox);
 }
 
 /* ---- going up ----------------------------------------------------------------------------------
@@ -183,7 +185,6 @@ make_fs(struct mount *m)
         .uid = m->o->uid,
         .gid = m->o->gid,
         .umask = m->o->umask,
-        .tpm = m->link ? tpm_link_cmddev(m->link) : NULL,
         .status = put_status,
         .status_arg = m,
     };
@@ -203,9 +204,8 @@ make_session(struct mount *m)
         .debug = m->o->debug,
         .extra = m->o->kernel,
     };
-    int r = session_new(&m->session, m->fs, &opt);
 
-    return r < 0 ? r : session_start(m->session);
+    return session_new(&m->session, m->fs, &opt);
 }
 
 /* The largest state that libtpms' TPMs of each version can grow to, with swtpm's envelope. */
@@ -288,17 +288,43 @@ start_tpm(struct mount *m)
     return r < 0 ? r : -EIO; /* has been reported */
 }
 
+/* Everything is open and mounted, and no thread is there yet. */
+static int
+enter_sandbox(struct mount *m)
+{
+    struct tpm_start start = {0};
+
+    if (m->o->no_sandbox)
+        return 0;
+    choose_tpm_user(m, &start);
+    return daemon_confine(m->tpm_pid, m->tpm_pid && start.uid != geteuid());
+}
+
+/* The threads, and the first requests. */
+static int
+start_serving(struct mount *m)
+{
+    int r = m->tpm_socket >= 0 ? link_tpm(m) : 0;
+
+    if (r == 0)
+        r = fs_start(m->fs, m->link ? tpm_link_cmddev(m->link) : NULL);
+    if (r == 0)
+        r = session_start(m->session);
+    return r == 0 && m->link ? start_tpm(m) : r;
+}
+
 /* A child gets no key by the fork: see secret_pool_wipe_in_children(). */
 static int
 mount_begin(struct mount *m)
 {
     int r;
 
+    m->o->tpm.no_sandbox = m->o->no_sandbox;
     m->tpm_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (m->tpm_event < 0)
         return report(-errno, "cannot make an eventfd: %s", errno_text(-errno));
     secret_pool_wipe_in_children();
-    r = unmounter_new(&m->unmounter, m->dir);
+    r = unmounter_new(&m->unmounter, m->dir, m->privileged && !m->o->no_sandbox);
     if (r == 0 && m->o->tpm.version != TPM_VERSION_NONE)
         r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
     if (r == 0)
@@ -308,16 +334,15 @@ mount_begin(struct mount *m)
     m->signal_fd = daemon_signals();
     if (m->signal_fd < 0)
         return m->signal_fd;
-    r = m->tpm_socket >= 0 ? link_tpm(m) : 0;
-    if (r == 0 && m->link)
+    if (m->tpm_socket >= 0)
         r = reserve_tpm_room(m);
     if (r == 0)
         r = make_fs(m);
     if (r == 0)
         r = make_session(m);
-    if (r == 0 && m->link)
-        r = start_tpm(m);
-    return r;
+    if (r == 0)
+        r = enter_sandbox(m);
+    return r < 0 ? r : start_serving(m);
 }
 
 /* ---- being there -------------------------------------------------------------------------------

@@ -184,6 +184,16 @@ set_tpm(struct options *o, const struct option_row *row, const char *name, const
 }
 
 static int
+set_sandbox(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return bad_value(name, value, "on or off");
+    o->no_sandbox = strcmp(value, "off") == 0;
+    return 0;
+}
+
+static int
 set_startup(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
     (void)row;
@@ -415,6 +425,8 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(anchor_create)},
     {"accept_rollback", NULL, "take the image as it is, whatever its anchor says", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(accept_rollback)},
+    {"sandbox", "on|off", "off: the daemon and the TPM keep all rights, for debugging", FOR_MOUNT,
+     .word = true, .set = set_sandbox},
     {"uid", "USER", "show all files as this user's", FOR_MOUNT, .word = true, .set = set_uid},
     {"gid", "GROUP", "show all files as this group's", FOR_MOUNT, .word = true, .set = set_gid},
     {"umask", "OCTAL", "take these bits from all modes", FOR_MOUNT, .word = true, .set = set_umask},

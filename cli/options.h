@@ -46,7 +46,7 @@ struct options {
     /* mount */
     bool read_only, degraded, allow_other, foreground, debug, fake, sloppy;
     struct tpm_options tpm;
-    bool startup_given;
+    bool startup_given, no_sandbox;
     uid_t uid; /* -1: as stored */
     gid_t gid;
     mode_t umask;

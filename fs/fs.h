@@ -21,7 +21,6 @@ struct fs_options {
     uid_t uid;
     gid_t gid;
     mode_t umask;
-    struct cmddev *tpm; /* NULL: no tpm0 */
     /* Writes the members of .vnvram/status that the file system cannot know (pid, tpm_pid, image,
      * tpm...) after its own, each with a comma in front as json.h does it; called from FUSE
      * threads.  NULL: none. */
@@ -31,6 +30,8 @@ struct fs_options {
 
 /* The store stays the caller's and must outlive the fs. */
 int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
+/* Starts its threads; before any request is served.  @tpm is what tpm0 stands for, NULL: no tpm0. */
+int fs_start(struct fs *fs, struct cmddev *tpm);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
 /* Before fs_finish(), and only when the session has ended because nobody had a file open any more:

@@ -2,6 +2,7 @@
 #include "fs/mountinfo.h"
 #include "base/scope.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -83,12 +84,23 @@ parse_line(char *line, struct mount_entry *m)
 int
 mountinfo_each(mountinfo_fn *fn, void *arg)
 {
-    AUTO(scope_fclose) FILE *in = fopen("/proc/self/mountinfo", "re");
+    AUTO_FD int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+
+    return fd < 0 ? -errno : mountinfo_each_in(fd, fn, arg);
+}
+
+int
+mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg)
+{
+    AUTO_FD int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    AUTO(scope_fclose)
+    FILE *in = own >= 0 && lseek(own, 0, SEEK_SET) == 0 ? fdopen(own, "r") : NULL;
     AUTO_FREE char *line = NULL;
     size_t size = 0;
 
     if (!in)
         return -errno;
+    steal_fd(&own);
     while (getline(&line, &size, in) >= 0) {
         struct mount_entry m;
         int r = parse_line(line, &m) ? fn(arg, &m) : 0;

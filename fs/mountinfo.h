@@ -23,6 +23,8 @@ int mountinfo_find(struct mount_entry *m, const char *dir);
 /* Calls @fn for each mount, in order, until it returns non-zero, and returns that. */
 typedef int mountinfo_fn(void *arg, const struct mount_entry *m);
 int mountinfo_each(mountinfo_fn *fn, void *arg);
+/* The same with a descriptor of /proc/self/mountinfo, for who can open nothing any more. */
+int mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg);
 
 /* realpath() of a directory that may be a dead mount.  NULL with errno set; free() it. */
 char *mountinfo_realpath(const char *dir);

@@ -938,20 +938,13 @@ make_parts(struct fs *fs)
                                       .root_arg = fs};
     int r = nodes_new(&fs->nodes, fs->store, &nodes);
 
-    if (r == 0)
-        r = virt_new(&fs->virt, fs->store, &virt);
-    if (r == 0 && fs->opt.tpm)
-        r = devfile_new(&fs->devfile, fs->opt.tpm);
-    if (r == 0 && !fs->opt.read_only)
-        r = settle_new(&fs->settle, SETTLE_AFTER_MS, on_settle, fs);
-    return r;
+    return r < 0 ? r : virt_new(&fs->virt, fs->store, &virt);
 }
 
 int
 fs_new(struct fs **out, struct store *s, const struct fs_options *opt)
 {
     AUTO(fs_freep) struct fs *fs = calloc(1, sizeof *fs);
-    struct store_info info;
     int r;
 
     if (!fs)
@@ -964,10 +957,25 @@ fs_new(struct fs **out, struct store *s, const struct fs_options *opt)
         return r;
     nodes_get_root(fs->nodes, &fs->tpm);
     fs->tpm.mode = 0600;
-    store_get_info(s, &info);
+    *out = steal(&fs);
+    return 0;
+}
+
+int
+fs_start(struct fs *fs, struct cmddev *tpm)
+{
+    struct store_info info;
+    int r = 0;
+
+    if (tpm)
+        r = devfile_new(&fs->devfile, tpm);
+    if (r == 0 && !fs->opt.read_only)
+        r = settle_new(&fs->settle, SETTLE_AFTER_MS, on_settle, fs);
+    if (r < 0)
+        return r;
+    store_get_info(fs->store, &info);
     if (fs->settle && !info.clean)
         settle_poke(fs->settle);
-    *out = steal(&fs);
     return 0;
 }
 

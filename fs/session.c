@@ -30,6 +30,7 @@ struct session {
     char *mountpoint;
     dev_t dev;
     int end_fd;
+    int null_fd, mounts_fd; /* /dev/null and mountinfo, for the end: nothing can be opened then */
     bool mounted, detached;
     atomic_bool gone;    /* the kernel has ended the connection */
     atomic_uint running; /* worker threads that have not ended */
@@ -150,9 +151,11 @@ session_new(struct session **out, struct fs *fs, const struct session_options *o
     if (se->n_wanted > THREADS_MAX)
         se->n_wanted = THREADS_MAX;
     se->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    se->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    se->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
     se->mountpoint = strdup(opt->mountpoint);
-    if (se->end_fd < 0 || !se->mountpoint)
-        return report(-ENOMEM, "%s", errno_text(-ENOMEM));
+    if (se->end_fd < 0 || se->null_fd < 0 || se->mounts_fd < 0 || !se->mountpoint)
+        return report(-EIO, "cannot open what a session needs: %s", errno_text(-errno));
     r = mount_session(se, fs, opt);
     if (r < 0)
         return r;
@@ -282,7 +285,7 @@ is_mounted(void *arg, const struct mount_entry *m)
 bool
 session_ended_orderly(const struct session *se)
 {
-    return se->gone && mountinfo_each(is_mounted, (void *)se) == 0;
+    return se->gone && mountinfo_each_in(se->mounts_fd, is_mounted, (void *)se) == 0;
 }
 
 /* ---- ending --------------------------------------------------------------------------------- */
@@ -339,10 +342,7 @@ end_mount(struct session *se)
 static void
 cut_connection(struct session *se)
 {
-    AUTO_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    if (null >= 0)
-        dup3(null, fuse_session_fd(se->fuse), O_CLOEXEC);
+    dup3(se->null_fd, fuse_session_fd(se->fuse), O_CLOEXEC);
 }
 
 void
@@ -370,8 +370,9 @@ session_free(struct session *se)
         fuse_session_unmount(se->fuse);
     if (se->fuse)
         fuse_session_destroy(se->fuse); /* closes the descriptor */
-    if (se->end_fd >= 0)
-        close(se->end_fd);
+    scope_close(&se->end_fd);
+    scope_close(&se->null_fd);
+    scope_close(&se->mounts_fd);
     free(se->mountpoint);
     free(se);
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fs/unmounter.h"
 #include "base/report.h"
+#include "base/sandbox.h"
 #include "base/scope.h"
 #include "fs/mountinfo.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <poll.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mount.h>
@@ -67,8 +70,23 @@ keep_only(int fd)
     fcntl(STDERR_FILENO + 1, F_SETFD, FD_CLOEXEC);
 }
 
+/* With the capability to unmount, and to reach the mount point through others' directories. */
+static int
+confine(void)
+{
+    static const int calls[] = {SCMP_SYS(openat), SCMP_SYS(umount2)};
+    const struct sandbox_options opt = {
+        .calls = calls, .n_calls = sizeof calls / sizeof *calls, .paths = SANDBOX_ANY_PATH};
+    const uint64_t keep = SANDBOX_CAP(CAP_SYS_ADMIN) | SANDBOX_CAP(CAP_DAC_READ_SEARCH);
+    int r;
+
+    sandbox_bound_capabilities(keep);
+    r = sandbox_keep_capabilities(keep);
+    return r < 0 ? r : sandbox_enter(&opt);
+}
+
 static void
-serve(const char *dir)
+serve(const char *dir, bool sandbox)
 {
     static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
     int fd = STDERR_FILENO + 1;
@@ -82,7 +100,7 @@ serve(const char *dir)
     prctl(PR_SET_NAME, "vnvram-unmount");
     prctl(PR_SET_DUMPABLE, 0);
     setsid();
-    if (chdir("/") < 0)
+    if (chdir("/") < 0 || (sandbox && confine() < 0))
         return;
     while (recv(fd, &dev, sizeof dev, 0) == (ssize_t)sizeof dev) {
         int r = detach(dir, dev);
@@ -95,7 +113,7 @@ serve(const char *dir)
 /* ---- the parent ----------------------------------------------------------------------------- */
 
 int
-unmounter_new(struct unmounter **out, const char *dir)
+unmounter_new(struct unmounter **out, const char *dir, bool sandbox)
 {
     AUTO(unmounter_freep) struct unmounter *u = calloc(1, sizeof *u);
     int pair[2];
@@ -112,7 +130,7 @@ unmounter_new(struct unmounter **out, const char *dir)
     u->pid = fork();
     if (u->pid == 0) {
         keep_only(pair[1]);
-        serve(dir);
+        serve(dir, sandbox);
         _exit(0);
     }
     close(pair[1]);

@@ -7,12 +7,14 @@
 #ifndef VNVRAM_FS_UNMOUNTER_H
 #define VNVRAM_FS_UNMOUNTER_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct unmounter;
 
-/* Forks it for mounts on @dir (absolute, real path).  Call it single-threaded. */
-int unmounter_new(struct unmounter **out, const char *dir);
+/* Forks it for mounts on @dir (absolute, real path).  Call it single-threaded.  @sandbox: it gives up all
+ * but the right to unmount; not for who needs fusermount3(1), whose privilege it is. */
+int unmounter_new(struct unmounter **out, const char *dir, bool sandbox);
 /* Asks it to detach the topmost mount on its directory if that one's st_dev is @dev: nobody else's is
  * ever detached.  Does not wait. */
 int unmounter_ask(struct unmounter *u, dev_t dev);

@@ -165,7 +165,10 @@ teardown(void **state)
 static struct tpm_options
 version_2(void)
 {
-    return (struct tpm_options){.version = TPM_VERSION_2_0, .startup = TPM_STARTUP_CLEAR};
+    /* valgrind, of which the process is a part, makes system calls of its own */
+    return (struct tpm_options){.version = TPM_VERSION_2_0,
+                                .startup = TPM_STARTUP_CLEAR,
+                                .no_sandbox = getenv("VNVRAM_QUICK") != NULL};
 }
 
 static void
@@ -785,8 +788,9 @@ static void
 tpm_1_2_works_too(void **state)
 {
     struct fixture *f = *state;
-    struct tpm_options opt = {.version = TPM_VERSION_1_2, .startup = TPM_STARTUP_CLEAR};
+    struct tpm_options opt = version_2();
 
+    opt.version = TPM_VERSION_1_2;
     for (int i = 0; i < 2; i++) {
         start_as(f, &opt, i == 1);
         assert_int_equal(f->state, TPM_STATE_RUNNING);

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tpm/confine.h"
 #include "base/report.h"
+#include "base/sandbox.h"
 #include "base/scope.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/capability.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 enum { LINK_FD = 3 };
 
@@ -58,18 +58,6 @@ confine_inheritance(int fd)
     return r < 0 ? r : LINK_FD;
 }
 
-static int
-drop_capabilities(void)
-{
-    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    if (syscall(SYS_capset, &head, none) < 0)
-        return -errno;
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
-}
-
 /* Only for root: an unprivileged mount's owner is who we are already. */
 static int
 become(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid)
@@ -93,10 +81,11 @@ confine_rights(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid)
 {
     int r = 0;
 
+    sandbox_bound_capabilities(0);
     if (geteuid() == 0)
         r = become(uid, gid, owner, owner_gid);
     if (r == 0)
-        r = drop_capabilities();
+        r = sandbox_keep_capabilities(0);
     if (r == 0 && (geteuid() != uid || getegid() != gid))
         r = -EPERM;
     if (r < 0)
@@ -104,4 +93,30 @@ confine_rights(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid)
                       errno_text(r));
     prctl(PR_SET_DUMPABLE, 0); /* changing the user has switched it on again */
     return 0;
+}
+
+/* libcrypto reads its configuration when it is first used, which is too late inside.  It is there
+ * if libtpms was built with it. */
+extern int OPENSSL_init_crypto(uint64_t what, const void *settings) __attribute__((weak));
+
+enum { OPENSSL_LOAD_CONFIG = 0x40 };
+
+int
+confine_calls(int dir)
+{
+    static const int calls[] = {
+        SCMP_SYS(openat),    SCMP_SYS(unlinkat),  SCMP_SYS(renameat),
+        SCMP_SYS(renameat2), SCMP_SYS(fchown),    SCMP_SYS(fchown32),
+        SCMP_SYS(fchmod),    SCMP_SYS(ftruncate), SCMP_SYS(ftruncate64),
+    };
+    const struct sandbox_options opt = {
+        .calls = calls,
+        .n_calls = sizeof calls / sizeof *calls,
+        .paths = SANDBOX_BENEATH,
+        .dir = dir,
+    };
+
+    if (OPENSSL_init_crypto)
+        OPENSSL_init_crypto(OPENSSL_LOAD_CONFIG, NULL);
+    return sandbox_enter(&opt);
 }

@@ -14,5 +14,8 @@ int confine_inheritance(int fd);
  * without allow_other the kernel lets nobody into a mount but the mounter, whoever owns what is in
  * it.  Before threads. */
 int confine_rights(uid_t uid, gid_t gid, uid_t owner, gid_t owner_gid);
+/* From now on only files of the directory @dir can be opened, made and renamed, and no system call
+ * made but what that, libtpms and the link need.  Before threads. */
+int confine_calls(int dir);
 
 #endif

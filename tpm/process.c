@@ -168,6 +168,8 @@ start(struct process *p)
         r = nvram_open(&p->nvram, p->root.dir, &opt); /* others' files too, as root may */
     if (r == 0)
         r = confine_rights(s->uid, s->gid, p->root.owner, p->root.group);
+    if (r == 0 && !p->opt.no_sandbox)
+        r = confine_calls(p->root.dir);
     if (r == 0)
         r = start_listener(p);
     if (r == 0)

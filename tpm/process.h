@@ -3,9 +3,9 @@
  *
  * It is forked before the image, the keys and the FUSE descriptor are opened, and it knows nothing
  * of them.  Life: fork -> wait for TPM_LINK_START -> open the mount's root (an open_tree() clone
- * where privileged), check its st_dev, drop to the mount owner's rights -> load or manufacture ->
- * ready -> commands -> on unmount, TPM_LINK_STOP or a closed socket: TPM2_Shutdown (if the client
- * did not), store, close the root, exit. */
+ * where privileged), check its st_dev, drop to the mount owner's rights, enter the sandbox -> load
+ * or manufacture -> ready -> commands -> on unmount, TPM_LINK_STOP or a closed socket:
+ * TPM2_Shutdown (if the client did not), store, close the root, exit. */
 #ifndef VNVRAM_TPM_PROCESS_H
 #define VNVRAM_TPM_PROCESS_H
 
@@ -19,6 +19,8 @@ struct tpm_options {
     enum tpm_version version;
     enum tpm_startup startup;
     bool manufacture; /* make a new TPM even where the image once held one */
+    bool no_sandbox;  /* for debugging; the mount owner's rights, without capabilities, all the same
+                       */
 };
 
 /* Forks the TPM process.  *@pid is its PID, *@link the daemon's end of a SOCK_SEQPACKET pair

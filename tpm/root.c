@@ -92,18 +92,20 @@ line_has_dev(const char *line, dev_t dev)
     return sscanf(line, "%*d %*d %u:%u ", &maj, &min) == 2 && makedev(maj, min) == dev;
 }
 
-/* Also true when it cannot be read: the TPM does not stop for that. */
+/* Also true when it cannot be read: the TPM does not stop for that.  The watch is read again:
+ * nothing outside of the mount can be opened any more. */
 static bool
 is_mounted_anywhere(const struct root *r)
 {
     AUTO_FREE char *line = NULL;
+    AUTO_FD int fd = fcntl(r->mounts, F_DUPFD_CLOEXEC, 0);
+    FILE *f = fd >= 0 && lseek(fd, 0, SEEK_SET) == 0 ? fdopen(fd, "r") : NULL;
     size_t size = 0;
-    FILE *f;
     bool found = false;
 
-    f = fopen("/proc/thread-self/mountinfo", "re");
     if (!f)
         return true;
+    steal_fd(&fd);
     while (!found && getline(&line, &size, f) > 0)
         found = line_has_dev(line, r->dev);
     found = found || ferror(f);

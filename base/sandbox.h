@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* sandbox.h - what a process gives up for good, once all that it needs is open.
+ *
+ * Three layers, each of which holds without the others: capabilities, seccomp (which system calls)
+ * and Landlock (which paths, where the kernel has it).  All are per thread and inherited by threads
+ * made later: enter with one thread. */
+#ifndef VNVRAM_BASE_SANDBOX_H
+#define VNVRAM_BASE_SANDBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define SANDBOX_CAP(cap) (UINT64_C(1) << (cap))
+
+/* Takes all capabilities but those of @keep from what any later exec could gain; where that is
+ * allowed at all. */
+void sandbox_bound_capabilities(uint64_t keep);
+/* Keeps those of @keep that the process has, in the effective and the permitted set, drops all
+ * others in every set, and sets no_new_privs.  A negative errno, not reported. */
+int sandbox_keep_capabilities(uint64_t keep);
+/* Those that the process could use. */
+uint64_t sandbox_capabilities(void);
+
+enum sandbox_paths {
+    SANDBOX_NO_PATHS, /* nothing can be opened, created, removed, renamed, mounted */
+    SANDBOX_BENEATH,  /* but files beneath .dir */
+    SANDBOX_ANY_PATH,
+};
+
+struct sandbox_options {
+    /* System calls beside those that every process of ours needs: memory, threads, time,
+     * randomness, and reading and writing what is open. */
+    const int *calls;
+    size_t n_calls;
+    enum sandbox_paths paths;
+    int dir;
+    pid_t child;  /* may be signalled and waited for; 0: there is none */
+    bool may_log; /* may make datagram sockets and connect them: syslog, sd_notify(3) */
+};
+
+/* After sandbox_keep_capabilities().  What is not allowed fails with EPERM; a foreign
+ * architecture's system call kills.  Returns 0 or a negative errno (reported).  A kernel without
+ * Landlock is no error.  In a build with sanitizers, which trace and open files at exit, it does
+ * nothing. */
+int sandbox_enter(const struct sandbox_options *opt);
+
+/* The version of Landlock's interface that the kernel has; 0: none. */
+int sandbox_landlock_version(void);
+
+#endif
