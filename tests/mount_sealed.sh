@@ -234,6 +234,12 @@ check "which is not shown" bash -c '! grep -q sesame "$1"' - "$OUT"
 check_exit 2 "two that differ are refused" on_terminal 'one|another' \
     "$VNVRAM" format -o "key_format=passphrase,$CHEAP" "$TMP/differ"
 check "and nothing is made" test ! -e "$TMP/differ"
+check "a passphrase costs what this machine can bear" "$VNVRAM" format -o "$PASS" "$TMP/costly"
+"$VNVRAM" key list --json "$TMP/costly" >"$TMP/cost"
+kib=$(sed -n 's/.*"argon2id_memory_kib": *\([0-9]*\).*/\1/p' "$TMP/cost")
+check "64 to 256 MiB of memory" [ "$kib" -ge 65536 -a "$kib" -le 262144 ]
+matches "at least three passes" "$TMP/cost" '"argon2id_passes": *([3-9]|[1-9][0-9]+)'
+check "and opens it" "$VNVRAM" key test -o "$PASS" "$TMP/costly"
 check "mount asks for it" on_terminal 'open sesame' "$VNVRAM" mount -o key_format=passphrase "$TMP/asked" "$M"
 is "and mounts" "$(status_of sealed)" true
 daemon=$(status_of pid)

@@ -51,7 +51,7 @@ was_said(const char *text)
     bool found = strstr(said, text) != NULL;
 
     if (!found)
-        print_message("wanted \"%s\", said \"%s\"\n", text, said);
+        print_message("# wanted \"%s\", said \"%s\"\n", text, said);
     said[0] = '\0';
     return found;
 }

@@ -393,7 +393,7 @@ try(struct trial *t, enum kind kind, const struct expected *e, const char *what,
     t->totals.found[1][finding_exit_code(checked)]++;
     if (mounted == e->mount && checked == e->check && (mounted != 0 || state_equal(&st, &t->right)))
         return true;
-    print_message("%s at %zu (%s): mount: %s%s, not %s; check: %s, not %s\n", what, at,
+    print_message("# %s at %zu (%s): mount: %s%s, not %s; check: %s, not %s\n", what, at,
                   kind_names[kind], finding_name(mounted),
                   mounted == 0 && !state_equal(&st, &t->right) ? " WITH OTHER CONTENT" : "",
                   finding_name(e->mount), finding_name(checked), finding_name(e->check));
@@ -407,12 +407,12 @@ print_totals(const char *title, const struct totals *t)
 
     for (int i = 0; i < N_KINDS; i++)
         sum += t->tried[i];
-    print_message("%s: %lu tried (", title, sum);
+    print_message("# %s: %lu tried (", title, sum);
     for (int i = 0; i < N_KINDS; i++)
         print_message("%s%s %lu", i ? ", " : "", kind_names[i], t->tried[i]);
     print_message(")\n");
     for (int who = 0; who < 2; who++) {
-        print_message("  %s:", who ? "check" : "mount");
+        print_message("#   %s:", who ? "check" : "mount");
         for (int code = 0; code <= EXIT_FORGED; code++) {
             if (t->found[who][code])
                 print_message(" exit %d: %lu", code, t->found[who][code]);
@@ -526,7 +526,7 @@ both_superblocks_changed_are_forged_or_open_for_no_key(void **state)
         for (size_t copy = 0; copy <= SUPERBLOCK_B; copy += SUPERBLOCK_B)
             memcpy(im.bytes + copy, golden.bytes + copy, BLOCK_SIZE);
     }
-    print_message("both superblocks: %lu tried: exit 5: %lu, 7: %lu, 9: %lu, 13: %lu\n", tried,
+    print_message("# both superblocks: %lu tried: exit 5: %lu, 7: %lu, 9: %lu, 13: %lu\n", tried,
                   by_code[5], by_code[7], by_code[9], by_code[13]);
     assert_true((by_code[EXIT_FORGED] > 0 && by_code[EXIT_WRONG_KEY] > 0) || step > 1);
 }

@@ -260,7 +260,7 @@ cut_through(const char *name, operation *op, bool tells_by_keys)
     op(s);
     judge(&run, faultdev_cut(d, NULL), true);
     store_close(s);
-    print_message("%s: %lu states: %lu old, %lu new\n", name, run.states, run.old, run.new);
+    print_message("# %s: %lu states: %lu old, %lu new\n", name, run.states, run.old, run.new);
     assert_true(run.states > 10 && run.old > 0 && run.new > 0);
     state_fini(&run.before.files);
     state_fini(&run.after.files);
