@@ -30,6 +30,7 @@ struct faultdev {
     struct pending *pending;
     size_t n_pending, room;
     bool medium_reads;
+    bool touched, begun;
     unsigned long count[FAULT_OPS];
     struct fault fault[FAULT_OPS];
     faultdev_watcher *watcher;
@@ -227,6 +228,25 @@ fault_medium(struct dev *d, bool on)
     return 0;
 }
 
+static bool
+fault_begin(struct dev *d)
+{
+    struct faultdev *f = (struct faultdev *)d;
+    bool touched = f->touched;
+
+    assert(!f->begun);
+    f->begun = true;
+    f->touched = false;
+    return touched;
+}
+
+static void
+fault_end(struct dev *d)
+{
+    assert(peer(d)->begun);
+    ((struct faultdev *)d)->begun = false;
+}
+
 static void
 fault_close(struct dev *d)
 {
@@ -250,6 +270,8 @@ static const struct dev_ops fault_ops = {
     .sync = fault_sync,
     .medium = fault_medium,
     .close = fault_close,
+    .begin = fault_begin,
+    .end = fault_end,
 };
 
 struct dev *
@@ -403,4 +425,10 @@ faultdev_watch(struct dev *d, faultdev_watcher *watcher, void *arg)
 
     f->watcher = watcher;
     f->watcher_arg = arg;
+}
+
+void
+faultdev_touch(struct dev *d)
+{
+    ((struct faultdev *)d)->touched = true;
 }

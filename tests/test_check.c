@@ -327,6 +327,19 @@ content_of_a_flipped(struct dev *d)
 }
 
 static void
+mark_clean(struct directory *dir)
+{
+    dir->clean = true;
+}
+
+static void
+content_of_a_clean_directory_flipped(struct dev *d)
+{
+    edit_directory(d, newest_directory(d), mark_clean);
+    content_of_a_flipped(d);
+}
+
+static void
 content_of_b_flipped(struct dev *d)
 {
     flip(d, place_of(d, "b", false) + BLOCK_SIZE + 4095);
@@ -428,6 +441,7 @@ static const struct sample {
     {both_directories_flipped, PLAIN, true, -EUCLEAN, -EUCLEAN, "directory 1: damaged"},
     {content_of_a_flipped, PLAIN, true, -EUCLEAN, -EUCLEAN, "'a'"},
     {content_of_a_flipped, PLAIN, false, 0, 0, "the last commit was cut short"},
+    {content_of_a_clean_directory_flipped, PLAIN, false, -EUCLEAN, -EUCLEAN, "'a'"},
     {content_of_b_flipped, PLAIN, true, -EUCLEAN, -EUCLEAN, "'b'"},
     {content_of_b_flipped, PLAIN, false, -EUCLEAN, -EUCLEAN, "'b'"},
     {header_of_b_gone, PLAIN, true, -EUCLEAN, -EUCLEAN, "'b'"},

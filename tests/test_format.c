@@ -5,6 +5,7 @@
 #include "core/format.h"
 #include "crypt/keys.h"
 #include <errno.h>
+#include <gcrypt.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -164,7 +165,7 @@ static int
 read_example(void **state)
 {
     (void)state;
-    if (crypt_init() < 0)
+    if (!gcry_check_version(NULL))
         return -1;
     read_dump("superblock", sb_bytes, sizeof sb_bytes, sb_at);
     read_dump("directory", dir_bytes, sizeof dir_bytes, dir_at);

@@ -135,6 +135,20 @@ put(struct store *s, const char *name, const char *text)
     return r;
 }
 
+static bool
+same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static void
+same_attr(const struct file_attr *a, const struct file_attr *b)
+{
+    assert_true(a->mode == b->mode && a->uid == b->uid && a->gid == b->gid);
+    assert_true(same_time(a->atime, b->atime) && same_time(a->mtime, b->mtime) &&
+                same_time(a->ctime, b->ctime));
+}
+
 static uint64_t
 id_of(struct store *s, const char *name)
 {
@@ -305,7 +319,7 @@ a_new_image_is_empty_clean_and_has_its_root(void **state)
     assert_int_equal(info.bytes_total, 4 * 4096 + 2 * 16384);
     assert_int_equal(info.bytes_used, 0);
     store_get_root(s, &root);
-    assert_memory_equal(&root, &spec.root, sizeof root);
+    same_attr(&root, &spec.root);
     assert_int_equal(store_list(s, &entries, &n), 0);
     assert_int_equal(n, 0);
     assert_int_equal(store_largest_capacity(s), 16384);
@@ -811,6 +825,23 @@ damage_to_an_older_content_is_not_a_torn_commit(void **state)
 }
 
 static void
+drop_first(struct directory *dir)
+{
+    dir->entries[0] = dir->entries[--dir->n_entries];
+}
+
+static void
+damage_to_an_older_content_is_none_even_if_the_older_directory_lacks_it(void **state)
+{
+    struct dev *d = written_image(NULL);
+
+    (void)state;
+    break_bank(d, bank_of(d, "b", NULL));
+    edit_directory(d, 1 - newest_directory(d), drop_first); /* "b", the first to be written */
+    assert_int_equal(finding(d, false, NULL), -EUCLEAN);
+}
+
+static void
 damage_besides_the_torn_content_is_damage(void **state)
 {
     struct dev *d = written_image(NULL);
@@ -841,11 +872,9 @@ a_torn_commit_without_a_whole_one_before_is_damage(void **state)
 }
 
 static void
-same_generation(struct directory *dir)
+step_forward(struct directory *dir)
 {
-    dir->generation--;
-    for (uint32_t i = 0; i < dir->n_entries; i++)
-        dir->entries[i].current.generation = 1;
+    dir->generation++;
 }
 
 static void
@@ -854,7 +883,7 @@ two_directories_of_one_generation_are_damage(void **state)
     struct dev *d = written_image(NULL);
 
     (void)state;
-    edit_directory(d, newest_directory(d), same_generation);
+    edit_directory(d, 1 - newest_directory(d), step_forward);
     assert_int_equal(finding(d, false, NULL), -EUCLEAN);
 }
 
@@ -1048,7 +1077,7 @@ a_file_keeps_what_it_was_given(void **state)
     shows(s, "a", "hello", NULL);
     assert_int_equal(store_find_id(s, id, &e), 0);
     assert_string_equal(e.name, "a");
-    assert_memory_equal(&e.attr, &attr, sizeof attr);
+    same_attr(&e.attr, &attr);
     assert_true(store_new_id(s) > id);
     assert_int_equal(info_of(s).bytes_used, 5);
     assert_int_equal(store_find_id(s, id + 100, &e), -ENOENT);
@@ -1092,11 +1121,11 @@ attributes_change_without_content(void **state)
     c.slot = e.slot;
     assert_int_equal(change_one(s, c), 0);
     assert_int_equal(store_find(s, "a", &e), 0);
-    assert_memory_equal(&e.attr, &c.attr, sizeof e.attr);
+    same_attr(&e.attr, &c.attr);
     shows(s, "a", "one", NULL);
     assert_int_equal(change_one(s, (struct change){.op = CHANGE_ROOT, .attr = root}), 0);
     store_get_root(s, &got);
-    assert_memory_equal(&got, &root, sizeof got);
+    same_attr(&got, &root);
 }
 
 static void
@@ -1400,6 +1429,23 @@ slots_whose_reuse_loses_least_go_first(void **state)
 }
 
 static void
+a_tombstone_goes_when_its_bank_is_used(void **state)
+{
+    AUTO(store_closep) struct store *s = must_open(new_image());
+    char name[2] = "a";
+
+    (void)state;
+    for (int i = 0; i < 6; i++, name[0]++)
+        assert_int_equal(put(s, name, "content"), 0);
+    assert_int_equal(unlink_file(s, "a"), 0);
+    assert_int_equal(put(s, "new", "one"), 0); /* in the only free slot, but not in that bank */
+    shows(s, "a", NULL, "content");
+    assert_int_equal(put(s, "new", "two"), 0);
+    assert_false(exists(s, "a"));
+    shows(s, "new", "two", "one");
+}
+
+static void
 an_overwrite_never_lacks_room(void **state)
 {
     AUTO(store_closep) struct store *s = must_open(new_image());
@@ -1523,6 +1569,64 @@ after_a_failed_flush_reads_come_from_the_medium(void **state)
     assert_int_equal(put(s, "a", "three"), -EIO);
     shows(s, "a", "two", "one");
     assert_int_equal(info_of(s).read_only, -EIO);
+}
+
+static void
+a_touch_that_changes_nothing_is_harmless(void **state)
+{
+    struct dev *d = new_image();
+    AUTO(store_closep) struct store *s = must_open(d);
+
+    (void)state;
+    assert_int_equal(put(s, "a", "one"), 0);
+    faultdev_touch(d);
+    assert_int_equal(put(s, "a", "two"), 0);
+    faultdev_touch(d);
+    assert_int_equal(store_settle(s), 0);
+    shows(s, "a", "two", "one");
+}
+
+/* Another writer's image in place of ours: its @what. */
+static void
+replace_part(struct dev *d, int what)
+{
+    struct dev *other = written_image(NULL);
+    const struct superblock sb = superblock_of(d);
+    uint8_t buf[BLOCK_SIZE];
+
+    for (int copy = 0; copy < 2; copy++) {
+        uint64_t at = what == 0   ? (copy ? SUPERBLOCK_B : SUPERBLOCK_A)
+                      : what == 1 ? sb.dir_off[copy]
+                                  : sb.segments[0].bank_off[copy];
+
+        if (what == 0)
+            memset(buf, 0, sizeof buf);
+        else
+            faultdev_peek(other, buf, sizeof buf, at);
+        faultdev_poke(d, buf, sizeof buf, at);
+    }
+    dev_close(other);
+}
+
+static void
+another_writer_makes_the_store_read_only_for_good(void **state)
+{
+    (void)state;
+    for (int what = 0; what < 3; what++) {
+        struct dev *d = new_image();
+        AUTO(store_closep) struct store *s = must_open(d);
+        unsigned long writes;
+
+        assert_int_equal(put(s, "x", "mine"), 0);
+        writes = faultdev_count(d, FAULT_WRITE);
+        replace_part(d, what);
+        faultdev_touch(d);
+        assert_int_equal(put(s, "x", "more"), -EROFS);
+        assert_int_equal(info_of(s).read_only, -EUCLEAN);
+        assert_non_null(info_of(s).read_only_why);
+        assert_int_equal(store_settle(s), -EROFS);
+        assert_int_equal(faultdev_count(d, FAULT_WRITE), writes);
+    }
 }
 
 static void
@@ -1668,6 +1772,32 @@ new_key_slots_shut_out_old_keys_and_old_superblocks(void **state)
 }
 
 static void
+an_interrupted_update_of_the_superblocks_is_finished(void **state)
+{
+    struct dev *d = written_image(&user_key), *left;
+    uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE], a[BLOCK_SIZE], b[BLOCK_SIZE];
+    struct store *s = NULL;
+
+    (void)state;
+    assert_int_equal(open_with(d, false, &user_key, &s), 0);
+    memcpy(keyslots, store_superblock(s)->keyslots, sizeof keyslots);
+    keyslots[3][0] = 1;
+    faultdev_fail(d, FAULT_SYNC, 1, -EIO, NULL); /* one copy is new */
+    assert_int_equal(store_set_keyslots(s, keyslots), -EIO);
+    left = left_by(d);
+    store_close(s);
+    faultdev_peek(left, a, sizeof a, SUPERBLOCK_A);
+    faultdev_peek(left, b, sizeof b, SUPERBLOCK_B);
+    assert_memory_not_equal(a, b, sizeof a);
+    assert_int_equal(open_with(left, false, &user_key, &s), 0);
+    assert_int_equal(store_superblock(s)->keyslots[3][0], 1);
+    faultdev_peek(left, a, sizeof a, SUPERBLOCK_A);
+    faultdev_peek(left, b, sizeof b, SUPERBLOCK_B);
+    assert_memory_equal(a, b, sizeof a);
+    store_close(s);
+}
+
+static void
 a_reseal_leaves_nothing_that_the_old_key_opens(void **state)
 {
     struct dev *d = written_image(&user_key), *left;
@@ -1767,6 +1897,7 @@ main(void)
         cmocka_unit_test(a_reader_shows_the_commit_before_a_torn_one_and_writes_nothing),
         cmocka_unit_test(a_clean_directory_is_never_fallen_back_from),
         cmocka_unit_test(damage_to_an_older_content_is_not_a_torn_commit),
+        cmocka_unit_test(damage_to_an_older_content_is_none_even_if_the_older_directory_lacks_it),
         cmocka_unit_test(damage_besides_the_torn_content_is_damage),
         cmocka_unit_test(a_torn_commit_without_a_whole_one_before_is_damage),
         cmocka_unit_test(two_directories_of_one_generation_are_damage),
@@ -1791,18 +1922,22 @@ main(void)
         cmocka_unit_test(the_smallest_free_slot_that_fits_is_taken),
         cmocka_unit_test(a_held_slot_outlives_its_file),
         cmocka_unit_test(slots_whose_reuse_loses_least_go_first),
+        cmocka_unit_test(a_tombstone_goes_when_its_bank_is_used),
         cmocka_unit_test(an_overwrite_never_lacks_room),
         cmocka_unit_test(a_promised_slot_is_kept_for_its_name),
         cmocka_unit_test(a_promise_stays_with_its_name_through_a_rename),
         cmocka_unit_test(settling_marks_clean_once),
         cmocka_unit_test(the_first_reason_to_be_read_only_stays),
         cmocka_unit_test(after_a_failed_flush_reads_come_from_the_medium),
+        cmocka_unit_test(a_touch_that_changes_nothing_is_harmless),
+        cmocka_unit_test(another_writer_makes_the_store_read_only_for_good),
         cmocka_unit_test(a_read_error_is_told_and_nothing_else),
         cmocka_unit_test(a_snapshot_is_a_clean_image_of_its_moment),
         cmocka_unit_test(a_new_generation_has_a_new_snapshot),
         cmocka_unit_test(a_sealed_snapshot_opens_with_its_key_only),
         cmocka_unit_test(an_image_without_seal_has_no_keys_to_change),
         cmocka_unit_test(new_key_slots_shut_out_old_keys_and_old_superblocks),
+        cmocka_unit_test(an_interrupted_update_of_the_superblocks_is_finished),
         cmocka_unit_test(a_reseal_leaves_nothing_that_the_old_key_opens),
         cmocka_unit_test(key_changes_fail_as_commits_do),
     };
