@@ -233,7 +233,12 @@ commit_if(struct nodes *ns, struct handle *h, bool (*wanted)(const struct handle
 int
 node_flush(struct nodes *ns, struct handle *h)
 {
-    return commit_if(ns, h, flush_wanted);
+    int r = commit_if(ns, h, flush_wanted);
+
+    pthread_mutex_lock(&ns->lock);
+    h->flushed = true;
+    pthread_mutex_unlock(&ns->lock);
+    return r;
 }
 
 int
@@ -257,8 +262,7 @@ node_release(struct nodes *ns, struct handle *h)
     free(h);
     slot = node_retire(ns, n);
     pthread_mutex_unlock(&ns->lock);
-    if (slot != SLOT_NONE)
-        store_slot_drop(ns->store, slot);
+    nodes_drop_slot(ns, slot);
     return r;
 }
 

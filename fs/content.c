@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <time.h>
+
+enum { CLOSE_WAIT_MS = 50 };
 
 int
 node_load(struct nodes *ns, struct node *n)
@@ -37,6 +40,57 @@ node_load(struct nodes *ns, struct node *n)
     return 0;
 }
 
+/* Whether nobody seems to have the unlinked file open any more. */
+static bool
+is_closing(const struct node *n)
+{
+    for (const struct handle *h = n->handles; h; h = h->next)
+        if (writable(h) && !h->flushed)
+            return false;
+    return true;
+}
+
+static bool
+slot_may_come(const struct nodes *ns, uint64_t size)
+{
+    for (size_t i = 0; i < ns->n_ids; i++) {
+        const struct node *n = ns->by_id[i];
+
+        if (!n->name && n->slot != SLOT_NONE && node_capacity(ns, n) >= size && is_closing(n))
+            return true;
+    }
+    return ns->dropping > 0;
+}
+
+/* close() returns before the kernel tells of it, so a program that unlinks, closes and creates in a
+ * full image may be here before the slot is. */
+int
+nodes_take_slot(struct nodes *ns, uint64_t size, const char *name, uint32_t *slot)
+{
+    struct timespec until;
+    bool late = false;
+    int r;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += CLOSE_WAIT_MS * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    for (;;) {
+        unsigned before = ns->drops;
+
+        pthread_mutex_unlock(&ns->lock);
+        r = store_slot_take(ns->store, size, name, slot);
+        pthread_mutex_lock(&ns->lock);
+        if (r != -ENOSPC)
+            return r;
+        if (before != ns->drops)
+            continue;
+        if (late || !slot_may_come(ns, size))
+            return r;
+        late = pthread_cond_timedwait(&ns->dropped, &ns->lock, &until) == ETIMEDOUT;
+    }
+}
+
 int
 node_fit_slot(struct nodes *ns, struct node *n, uint64_t size)
 {
@@ -49,9 +103,7 @@ node_fit_slot(struct nodes *ns, struct node *n, uint64_t size)
 
         strcpy(name, n->name ? n->name : "");
         n->pins++;
-        pthread_mutex_unlock(&ns->lock);
-        r = store_slot_take(ns->store, size, *name ? name : NULL, &slot);
-        pthread_mutex_lock(&ns->lock);
+        r = nodes_take_slot(ns, size, *name ? name : NULL, &slot);
         loser = slot;
         if (r == 0 && size > node_capacity(ns, n)) {
             loser = n->slot;
@@ -105,6 +157,7 @@ node_wrote(struct nodes *ns, struct node *n, struct handle *h, bool page)
     nodes_now(ns, &now);
     n->attr.mtime = n->attr.ctime = now;
     n->changed = true;
+    h->flushed = false;
     if (page)
         n->pages = true;
     else

@@ -165,11 +165,25 @@ node_retire(struct nodes *ns, struct node *n)
         return SLOT_NONE;
     slot = n->slot;
     n->slot = SLOT_NONE;
+    ns->dropping += slot != SLOT_NONE;
     if (n->lookups == 0) {
         take_out(ns->by_id, &ns->n_ids, id_place(ns, n->id));
         free_node(n);
     }
     return slot;
+}
+
+void
+nodes_drop_slot(struct nodes *ns, uint32_t slot)
+{
+    if (slot == SLOT_NONE)
+        return;
+    store_slot_drop(ns->store, slot);
+    pthread_mutex_lock(&ns->lock);
+    ns->dropping--;
+    ns->drops++;
+    pthread_cond_broadcast(&ns->dropped);
+    pthread_mutex_unlock(&ns->lock);
 }
 
 /* Ends an operation: node_retire(), and lets go of both locks before the store is asked. */
@@ -179,8 +193,7 @@ retire_and_unlock(struct nodes *ns, struct node *n, bool commit_lock)
     uint32_t slot = node_retire(ns, n);
 
     pthread_mutex_unlock(&ns->lock);
-    if (slot != SLOT_NONE)
-        store_slot_drop(ns->store, slot);
+    nodes_drop_slot(ns, slot);
     if (commit_lock)
         pthread_mutex_unlock(&ns->commit_lock);
 }
@@ -230,6 +243,17 @@ nodes_freep(struct nodes **ns)
     nodes_free(*ns);
 }
 
+static void
+init_condition(pthread_cond_t *c)
+{
+    pthread_condattr_t monotonic;
+
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
 int
 nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt)
 {
@@ -245,6 +269,7 @@ nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt)
     ns->sealed = store_superblock(s)->seal_mode != SEAL_NONE;
     pthread_mutex_init(&ns->commit_lock, NULL);
     pthread_mutex_init(&ns->lock, NULL);
+    init_condition(&ns->dropped);
     store_get_root(s, &ns->root);
     r = store_list(s, &entries, &n);
     for (size_t i = 0; r == 0 && i < n; i++)
@@ -268,6 +293,7 @@ nodes_free(struct nodes *ns)
     }
     free(ns->by_id);
     free(ns->by_name);
+    pthread_cond_destroy(&ns->dropped);
     pthread_mutex_destroy(&ns->lock);
     pthread_mutex_destroy(&ns->commit_lock);
     free(ns);
@@ -576,7 +602,7 @@ new_node(struct nodes *ns, const char *name, const struct file_attr *who, struct
         n->attr.gid = ns->root.gid;
     n->attr.atime = n->attr.mtime = n->attr.ctime = now;
     n->base = n->attr;
-    r = store_slot_take(ns->store, 0, name, &n->slot);
+    r = nodes_take_slot(ns, 0, name, &n->slot);
     if (r < 0)
         return r;
     n->id = store_new_id(ns->store);
@@ -610,6 +636,7 @@ node_create(struct nodes *ns, const char *name, const struct file_attr *who, int
     if (r < 0 && is_new && n) {
         free(unlink_name(ns, n));
         store_slot_drop(ns->store, node_retire(ns, n));
+        ns->dropping--;
     }
     if (r < 0)
         return r;

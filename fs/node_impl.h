@@ -22,6 +22,7 @@ struct handle {
     int flags;
     unsigned pending;  /* DID_* */
     unsigned inflight; /* DID_* that the commit in flight carries */
+    bool flushed;      /* a descriptor of it was closed, and nothing written since */
 };
 
 struct node {
@@ -56,6 +57,9 @@ struct nodes {
     pthread_mutex_t commit_lock;
     pthread_mutex_t lock; /* all below */
     bool failed;          /* a commit failed for good */
+    unsigned dropping;    /* slots on their way back to the store */
+    unsigned drops;       /* slots that are back, ever */
+    pthread_cond_t dropped;
     struct file_attr root;
     bool root_changed;
     size_t n_ids, n_names, room; /* room: of both arrays */
@@ -84,11 +88,16 @@ void attr_apply(struct file_attr *attr, const struct attr_change *ch, const stru
  * has open; frees it once it is forgotten, too.  Returns the slot to drop after unlocking, or
  * SLOT_NONE. */
 uint32_t node_retire(struct nodes *ns, struct node *n);
+/* What node_retire() returned goes back to the store; without lock. */
+void nodes_drop_slot(struct nodes *ns, uint32_t slot);
 
 /* ---- content.c ------------------------------------------------------------------------------- */
 
 /* Brings the content into memory; lets go of the lock while it is read. */
 int node_load(struct nodes *ns, struct node *n);
+/* As store_slot_take(), but lets go of the lock meanwhile, and waits a moment for slots that closed
+ * files are about to give back. */
+int nodes_take_slot(struct nodes *ns, uint64_t size, const char *name, uint32_t *slot);
 /* Makes sure of a slot for @size bytes, moving to a larger one; lets go of the lock meanwhile. */
 int node_fit_slot(struct nodes *ns, struct node *n, uint64_t size);
 /* Cuts or extends the content; lets go of the lock. */

@@ -779,6 +779,46 @@ an_unlinked_open_file_keeps_slot_and_content_until_its_last_close(void **state)
     assert_int_equal(slots_used(), 0);
 }
 
+static void *
+release_main(void *arg)
+{
+    struct timespec moment = {.tv_nsec = 5000000};
+
+    nanosleep(&moment, NULL);
+    release(arg);
+    return NULL;
+}
+
+static void
+a_slot_that_a_closed_file_is_about_to_give_back_is_waited_for(void **state)
+{
+    struct handle *held, *closed, *h;
+    struct node_stat st;
+    pthread_t closer;
+
+    (void)state;
+    held = create("a", O_RDWR);
+    closed = create("b", O_RDWR);
+    fill(held, LARGE, 'a');
+    fill(closed, LARGE, 'b');
+    assert_int_equal(node_unlink(ns, "a"), 0);
+    assert_int_equal(node_unlink(ns, "b"), 0);
+    h = create("c", O_RDWR);
+    assert_int_equal(write_at(h, "c", SMALL),
+                     -ENOSPC); /* both are in use, and nobody waits for that */
+    assert_int_equal(node_flush(ns, closed), 0);
+    assert_int_equal(pthread_create(&closer, NULL, release_main, closed), 0);
+    assert_int_equal(write_at(h, "c", SMALL), 0);
+    assert_int_equal(pthread_join(closer, NULL), 0);
+    assert_int_equal(node_flush(ns, held), 0); /* a duplicate was closed; so this is in vain */
+    assert_int_equal(node_create(ns, "d", &me, O_CREAT | O_WRONLY, true, &st, &closed), 0);
+    assert_int_equal(write_at(closed, "d", SMALL), -ENOSPC);
+    release(closed);
+    release(h);
+    release(held);
+    assert_int_equal(slots_used(), 2);
+}
+
 static void
 rounds_of_create_rename_unlink_leak_nothing(void **state)
 {
@@ -1636,6 +1676,7 @@ main(void)
         CASE(room_runs_out_at_the_write_and_never_at_close),
         CASE(a_full_image_takes_overwrites_but_no_new_file),
         CASE(an_unlinked_open_file_keeps_slot_and_content_until_its_last_close),
+        CASE(a_slot_that_a_closed_file_is_about_to_give_back_is_waited_for),
         CASE(rounds_of_create_rename_unlink_leak_nothing),
         CASE(fallocate_grows_reserves_and_zeroes),
         CASE(rename_is_one_commit_that_carries_the_renamed_files_bytes),
