@@ -230,21 +230,25 @@ choose_key_size(const struct key_options *opt, uint8_t *size)
     return 0;
 }
 
+/* A recovery key that is given as the new key stays one: it may be typed with or without dashes. */
 static int
 wrap_for(const struct key_options *opt, uint8_t kek_size, const struct secret *volume_key,
          uint8_t slot[KEYSLOT_SIZE])
 {
-    AUTO(secret_freep) struct secret *kek = NULL;
-    struct keyslot ks = {.kek_size = kek_size};
-    int r;
+    AUTO(secret_freep) struct secret *kek = NULL, *recovery = NULL;
+    struct keyslot ks = {.type = KEYSLOT_RAW, .kek_size = kek_size};
+    unsigned group;
+    int r = opt->is_passphrase ? recovery_parse(&recovery, opt->key, &group) : -ENOENT;
 
-    ks.type = opt->is_passphrase ? KEYSLOT_PASSPHRASE : KEYSLOT_RAW;
+    if (r < 0 && r != -ENOENT && r != -EINVAL)
+        return r;
     if (opt->is_passphrase) {
-        if ((r = choose_cost(opt, &ks.cost)) < 0)
-            return r;
+        ks.type = recovery ? KEYSLOT_RECOVERY : KEYSLOT_PASSPHRASE;
         gcry_randomize(ks.salt, KEYSLOT_SALT, GCRY_STRONG_RANDOM);
     }
-    r = slot_kek(&ks, opt, NULL, &kek);
+    if (ks.type == KEYSLOT_PASSPHRASE && (r = choose_cost(opt, &ks.cost)) < 0)
+        return r;
+    r = slot_kek(&ks, opt, recovery, &kek);
     return r < 0 ? r : wrap(&ks, kek, volume_key, slot);
 }
 

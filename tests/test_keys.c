@@ -890,6 +890,30 @@ a_second_key_and_a_recovery_key_open_the_same_volume(void **state)
 }
 
 static void
+a_recovery_key_given_as_a_new_key_stays_one(void **state)
+{
+    AUTO(key_options_fini) struct key_options first = options("key=" HEX_16, NULL);
+    AUTO(key_options_fini) struct key_options dashes = options("key_format=passphrase", NULL);
+    AUTO(key_options_fini) struct key_options spaces = options("key_format=passphrase", NULL);
+    AUTO(secret_freep) struct secret *key = NULL, *text = NULL;
+    struct superblock sb = image_for(&first);
+    struct keyslot ks;
+
+    (void)state;
+    assert_int_equal(secret_random(&key, RECOVERY_SIZE), 0);
+    assert_int_equal(secret_new(&text, RECOVERY_TEXT), 0);
+    recovery_format(key, text);
+    dashes.text = secret_of(text->bytes, RECOVERY_TEXT - 1);
+    assert_int_equal(keys_wrap(&first, &dashes, sb.key_size, sb.keyslots[2]), 0);
+    assert_int_equal(keyslot_decode(&ks, sb.keyslots[2]), 0);
+    assert_int_equal(ks.type, KEYSLOT_RECOVERY);
+    for (int i = 6; i < RECOVERY_TEXT - 1; i += 7)
+        text->bytes[i] = ' ';
+    spaces.text = secret_of(text->bytes, RECOVERY_TEXT - 1);
+    assert_int_equal(keys_find_slot(&spaces, &sb), 2);
+}
+
+static void
 a_new_key_may_be_longer_than_the_cipher_s_but_not_shorter(void **state)
 {
     AUTO(key_options_fini) struct key_options k16 = options("key=" HEX_16, NULL);
@@ -978,6 +1002,7 @@ main(void)
         cmocka_unit_test(a_key_is_read_once_for_both_superblocks),
         cmocka_unit_test(damaged_and_hostile_slots_are_passed_over_with_a_word),
         cmocka_unit_test(a_second_key_and_a_recovery_key_open_the_same_volume),
+        cmocka_unit_test(a_recovery_key_given_as_a_new_key_stays_one),
         cmocka_unit_test(a_new_key_may_be_longer_than_the_cipher_s_but_not_shorter),
         cmocka_unit_test(a_reseal_makes_another_volume_key),
     };
