@@ -12,8 +12,11 @@ if [ "${1-}" != inside ]; then
     unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespace can be made"
     exec unshare --mount --propagation private "$BASH" "$0" inside
 fi
+# The namespace has a copy of every mount there is, and each keeps that mount's daemon from ending.
+findmnt -rno TARGET -t fuse.vnvram | while read -r dir; do
+    umount -l "$dir"
+done
 cd "$TMP" || exit 99
-export TMPDIR=$TMP
 
 # Copies of the few programs that are needed: nothing of the host may be reachable below $TMP, which is
 # removed at the end.
