@@ -5,6 +5,7 @@
 #include "base/scope.h"
 #include "config.h"
 #include "crypt/aes.h"
+#include "crypt/hkdf.h"
 #include "crypt/keyslot.h"
 #include "crypt/keysource.h"
 #include "crypt/recovery.h"
@@ -889,6 +890,116 @@ a_second_key_and_a_recovery_key_open_the_same_volume(void **state)
     assert_true(was_said("group 2 of it is mistyped"));
 }
 
+/* ---- the example of doc/format.md --------------------------------------------------------------
+ */
+
+/* The value of @name; good until the next call. */
+static const char *
+example(const char *name)
+{
+    static char line[512];
+    const char *srcdir = getenv("srcdir");
+    size_t n = strlen(name);
+    char path[4096], *found = NULL;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/doc/format.md", srcdir ? srcdir : ".");
+    f = fopen(path, "r");
+    if (!f)
+        fail_msg("cannot open %s", path);
+    while (!found && fgets(line, sizeof line, f)) {
+        if (strncmp(line, name, n) == 0 && line[n] == ':')
+            found = line + n + 2;
+    }
+    fclose(f);
+    if (!found)
+        fail_msg("%s has no \"%s\"", path, name);
+    found[strcspn(found, "\n")] = '\0';
+    return found;
+}
+
+static void
+example_bytes(const char *name, uint8_t *out, size_t len)
+{
+    const char *text = example(name);
+
+    assert_int_equal(strlen(text), 2 * len);
+    for (size_t i = 0; i < len; i++)
+        assert_int_equal(sscanf(text + 2 * i, "%2hhx", &out[i]), 1);
+}
+
+static void
+the_slots_of_the_example_give_its_volume_key(void **state)
+{
+    static const struct {
+        enum keyslot_type type;
+        const char *key, *wrapped, *format;
+    } v[] = {
+        {KEYSLOT_RAW, "raw key", "wrapped under the raw key", "hex"},
+        {KEYSLOT_PASSPHRASE, "passphrase", "wrapped under the passphrase", "passphrase"},
+        {KEYSLOT_RECOVERY, "recovery key", "wrapped under the recovery key", "passphrase"},
+    };
+    struct superblock sb = {.seal_mode = 1, .key_size = 32, .key_epoch = 1};
+    uint8_t volume_key[VOLUME_KEY_SIZE];
+
+    (void)state;
+    example_bytes("volume key", volume_key, sizeof volume_key);
+    for (int i = 0; i < 3; i++) {
+        struct keyslot ks = {.type = v[i].type, .kek_size = 32};
+
+        if (ks.type == KEYSLOT_PASSPHRASE)
+            ks.cost = (struct kdf_cost){.memory = 64, .passes = 2, .lanes = 2};
+        if (ks.type != KEYSLOT_RAW)
+            example_bytes("salt", ks.salt, sizeof ks.salt);
+        example_bytes(v[i].wrapped, ks.wrapped, sizeof ks.wrapped);
+        keyslot_encode(&ks, sb.keyslots[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        AUTO(key_options_fini) struct key_options opt = KEY_OPTIONS_INIT;
+
+        assert_int_equal(key_options_set(&opt, "key_format", v[i].format), 0);
+        assert_int_equal(key_options_set(&opt, "key", example(v[i].key)), 0);
+        assert_int_equal(keys_find_slot(&opt, &sb), i);
+        assert_memory_equal(opt.volume_key->bytes, volume_key, sizeof volume_key);
+    }
+}
+
+/* The sealer's own keys are not to be seen; what it makes with them is. */
+static void
+the_sealer_of_the_example_uses_its_keys(void **state)
+{
+    static const char *const tags[] = {"vnvram superblock hmac-sha256",
+                                       "vnvram directory hmac-sha256", "vnvram bank hmac-sha256"};
+    uint8_t uuid[UUID_SIZE], epoch[4], volume_key[VOLUME_KEY_SIZE], key[32];
+    AUTO(secret_freep) struct secret *vk = NULL;
+
+    (void)state;
+    example_bytes("UUID", uuid, sizeof uuid);
+    example_bytes("key epoch", epoch, sizeof epoch);
+    example_bytes("volume key", volume_key, sizeof volume_key);
+    vk = secret_of(volume_key, sizeof volume_key);
+    for (size_t size = 16; size <= 32; size += 8) {
+        struct sealer *s = NULL;
+        uint8_t iv[16] = "some IV", a[32] = "two blocks", b[32] = "two blocks", tag[2][32];
+        struct iovec iov = {a, sizeof a};
+        char name[32];
+
+        assert_int_equal(sealer_sealed_new(&s, vk, uuid, load_le32(epoch), size), 0);
+        snprintf(name, sizeof name, "vnvram bank aes-%zu-cbc", 8 * size);
+        example_bytes(name, key, size);
+        assert_int_equal(s->ops->encrypt(s, iv, a, sizeof a), 0);
+        assert_int_equal(aes_cbc_encrypt(key, size, iv, b, sizeof b), 0);
+        assert_memory_equal(a, b, sizeof a);
+        for (int p = SEAL_SUPERBLOCK; p <= SEAL_BANK; p++) {
+            example_bytes(tags[p], key, sizeof key);
+            assert_int_equal(s->ops->tag(s, (enum seal_purpose)p, &iov, 1, tag[0]), 0);
+            assert_int_equal(hmac_sha256(key, sizeof key, &iov, 1, tag[1]), 0);
+            assert_memory_equal(tag[0], tag[1], sizeof tag[0]);
+        }
+        s->ops->free(s);
+    }
+}
+
 static void
 a_recovery_key_given_as_a_new_key_stays_one(void **state)
 {
@@ -1002,6 +1113,8 @@ main(void)
         cmocka_unit_test(a_key_is_read_once_for_both_superblocks),
         cmocka_unit_test(damaged_and_hostile_slots_are_passed_over_with_a_word),
         cmocka_unit_test(a_second_key_and_a_recovery_key_open_the_same_volume),
+        cmocka_unit_test(the_slots_of_the_example_give_its_volume_key),
+        cmocka_unit_test(the_sealer_of_the_example_uses_its_keys),
         cmocka_unit_test(a_recovery_key_given_as_a_new_key_stays_one),
         cmocka_unit_test(a_new_key_may_be_longer_than_the_cipher_s_but_not_shorter),
         cmocka_unit_test(a_reseal_makes_another_volume_key),
