@@ -423,8 +423,11 @@ ask_on_a_terminal(int *master, bool is_new)
     if (pid == 0) {
         struct key_options opt = {.fd = -1, .format = KEY_FORMAT_PASSPHRASE, .given = true};
         struct secret *key = NULL;
-        int r = keysource_read(&opt, is_new, &key);
+        int r;
 
+        signal(SIGINT, SIG_DFL); /* a shell's background job ignores these two */
+        signal(SIGQUIT, SIG_DFL);
+        r = keysource_read(&opt, is_new, &key);
         if (r < 0)
             printf("%s", said);
         fflush(stdout);
