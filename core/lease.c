@@ -15,6 +15,10 @@ enum {
     /* What commits may wait grows back this much faster than time passes without waiting: copies in
      * a row all get their turn, and yet no client waits much longer than for one. */
     REGAIN = 8,
+    /* Who outlasts a wait is not waited for again for so long, then twice as long: a copy that
+     * takes minutes costs little, and a file that stays open for good next to nothing. */
+    GIVE_UP_S = 10,
+    GIVE_UP_MAX_S = 3600,
 };
 
 struct lease {
@@ -22,9 +26,9 @@ struct lease {
     int fd;
     bool works; /* there are leases here */
     bool armed;
-    bool overrun; /* somebody keeps the file open: no more waiting until he has closed it */
-    int64_t allowance, since; /* us: how long may be waited, and as of when */
-    struct stat last;         /* the file after our last write */
+    int64_t allowance, since;   /* us: how long may be waited, and as of when */
+    int64_t given_up, patience; /* us: until when nobody is waited for; how long the next time */
+    struct stat last;           /* the file after our last write */
 };
 
 static int64_t
@@ -47,6 +51,7 @@ lease_new(int fd)
     l->fd = fd;
     l->allowance = HOLD_US;
     l->since = now_us();
+    l->patience = GIVE_UP_S * INT64_C(1000000);
     fstat(fd, &l->last);
     signal(SIGIO, SIG_IGN); /* by default it kills */
     return l;
@@ -83,20 +88,35 @@ regain(struct lease *l, int64_t now)
     l->since = now;
 }
 
+/* Somebody has kept the file open for longer than may be waited. */
+static void
+give_up(struct lease *l, int64_t now)
+{
+    l->given_up = now + l->patience;
+    if (l->patience < GIVE_UP_MAX_S * INT64_C(1000000))
+        l->patience *= 2;
+}
+
 static void
 hold(struct lease *l)
 {
     int64_t start = now_us(), now = start;
+    bool waits = start >= l->given_up;
     int r;
 
     regain(l, start);
-    while ((r = arm(l)) == -EAGAIN && !l->overrun && now - start < l->allowance) {
+    while ((r = arm(l)) == -EAGAIN && waits && now - start < l->allowance) {
         nanosleep(&(struct timespec){.tv_nsec = POLL_US * 1000L}, NULL);
         now = now_us();
     }
     l->allowance -= now - start;
     l->since = now;
-    l->overrun = r == -EAGAIN;
+    if (r == -EAGAIN && waits)
+        give_up(l, now);
+    if (r == 0) {
+        l->given_up = 0;
+        l->patience = GIVE_UP_S * INT64_C(1000000);
+    }
 }
 
 /* Times have the grain of a clock tick where the kernel knows no finer ones: a write within the
