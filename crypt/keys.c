@@ -42,11 +42,15 @@ static int
 passphrase_kek(const struct keyslot *ks, const struct secret *passphrase, struct secret **kek)
 {
     int r = secret_new(kek, ks->kek_size);
+    bool locked;
 
     if (r < 0)
         return r;
-    return kdf_argon2id(passphrase, ks->salt, KEYSLOT_SALT, &ks->cost, NULL, (*kek)->bytes,
-                        ks->kek_size);
+    locked = secret_lock_all();
+    r = kdf_argon2id(passphrase, ks->salt, KEYSLOT_SALT, &ks->cost, NULL, (*kek)->bytes,
+                     ks->kek_size);
+    secret_unlock_all(locked);
+    return r;
 }
 
 /* -EKEYREJECTED when a key of this kind or size cannot be the slot's. */

@@ -63,6 +63,22 @@ pool_lock(void)
         POOL_SIZE / 1024);
 }
 
+bool
+secret_lock_all(void)
+{
+    return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
+}
+
+void
+secret_unlock_all(bool locked)
+{
+    if (!locked)
+        return;
+    munlockall(); /* the pool, too */
+    locked_by = 0;
+    pool_lock();
+}
+
 int
 secret_new(struct secret **out, size_t len)
 {
