@@ -322,9 +322,14 @@ commit_points() {
     sys "unlink a; unlink b; unlink e"
 }
 
+is_settled() {
+    jq -e .clean "$mnt/.vnvram/status" >/dev/null
+}
+
 no_commit_without_a_change() {
     local before
     sys "put a x"
+    check "settles" wait_until 30 is_settled # no commit of its own may come in between
     before=$(generation)
     sys "open 1 a rdwr; close 1; open 1 a rdonly; read 1 x; fsync 1; close 1; is a size 1; access a 0"
     sys "open 1 . rdonly; fsync 1; close 1; count $(ls -A "$mnt" | wc -l)"

@@ -53,6 +53,18 @@ gone() { # PID...: have they ended? (one that nobody has reaped yet has)
     done
 }
 
+still_there() { # PID...: what are they waiting for?
+    local pid task
+    for pid in "$@" $(pgrep -f "device:$M/tpm0"); do
+        [ -d "/proc/$pid" ] || continue
+        echo "process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+        for task in "/proc/$pid/task/"*; do
+            echo "  $(cat "$task/comm"), $(sed -n 's/^State:[[:space:]]*//p' "$task/status"), $(cat "$task/wchan")"
+        done
+        ls -l "/proc/$pid/fd" 2>/dev/null
+    done
+}
+
 not_mounted() {
     ! grep -qF " $M " /proc/self/mountinfo
 }
@@ -216,7 +228,10 @@ end_during_command() { # COMMAND...
     rm -f "$TMP/busy"
     "$@"
     wait_until 15 not_mounted || return 1
-    wait_until 15 gone $pids $client || return 1
+    wait_until 15 gone $pids $client || {
+        still_there $pids $client
+        return 1
+    }
     again_with_tpm && clock_is_safe
 }
 check "SIGTERM during a command" end_during_command sigterm
