@@ -20,8 +20,9 @@ void secret_pool_init(void);
 /* From now on a forked child finds the pool zeroed, and must not use libgcrypt's secure memory. */
 void secret_pool_wipe_in_children(void);
 
-/* For work whose scratch memory lies outside of the pool (Argon2id): locks all of the process's memory
- * meanwhile, where it may lock so much; false where it may not.  Pass the answer on to the second. */
+/* For work whose scratch memory lies outside of the pool (Argon2id): locks all of the process's
+ * memory meanwhile, where it may lock so much; false where it may not.  Pass the answer on to the
+ * second. */
 bool secret_lock_all(void);
 void secret_unlock_all(bool locked);
 
