@@ -620,10 +620,26 @@ shrink_directory(const struct plan *p, struct directory *dir)
     return 0;
 }
 
+/* A later change of the same commit may have moved the file to a smaller slot. */
+static int
+check_sizes(const struct plan *p)
+{
+    for (size_t i = 0; i < p->n_writes; i++) {
+        int k = directory_find_id(&p->dir, p->writes[i].id);
+
+        if (k >= 0 && p->writes[i].len > superblock_slot_capacity(&p->s->sb, p->dir.entries[k].slot))
+            return -EFBIG;
+    }
+    return 0;
+}
+
 static int
 run_plan(struct plan *p)
 {
-    int r = shrink_directory(p, &p->dir);
+    int r = check_sizes(p);
+
+    if (r == 0)
+        r = shrink_directory(p, &p->dir);
 
     for (size_t i = 0; r == 0 && i < p->n_writes; i++) {
         r = write_content(p, &p->writes[i]);

@@ -150,7 +150,7 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
 
     if (!s)
         return -ENOMEM;
-    assert(opt->read_only || !d->read_only);
+    assert(opt->read_only || (!d->read_only && !opt->degraded));
     pthread_mutex_init(&s->lock, NULL);
     s->dev = d;
     s->anchor = opt->anchor;

@@ -1236,6 +1236,30 @@ several_changes_are_one_commit_in_their_order(void **state)
 }
 
 static void
+a_file_moved_to_a_smaller_slot_in_the_same_commit_must_fit_there(void **state)
+{
+    static const char large[9000] = "x";
+    struct dev *d = new_image();
+    AUTO(store_closep) struct store *s = must_open(d);
+    struct change c[2] = {{.op = CHANGE_FILE,
+                           .name = "a",
+                           .has_content = true,
+                           .data = large,
+                           .len = sizeof large,
+                           .attr = some_attr()}};
+    unsigned long writes = faultdev_count(d, FAULT_WRITE);
+
+    (void)state;
+    c[0].id = store_new_id(s);
+    assert_int_equal(store_slot_take(s, sizeof large, NULL, &c[0].slot), 0);
+    c[1] = (struct change){.op = CHANGE_FILE, .id = c[0].id, .attr = some_attr()};
+    assert_int_equal(store_slot_take(s, 1, NULL, &c[1].slot), 0);
+    assert_int_equal(store_commit(s, c, 2, NULL), -EFBIG);
+    assert_int_equal(faultdev_count(d, FAULT_WRITE), writes);
+    assert_false(exists(s, "a"));
+}
+
+static void
 a_tpm_once_held_is_remembered(void **state)
 {
     struct dev *d = new_image(), *left;
@@ -1917,6 +1941,7 @@ main(void)
         cmocka_unit_test(forgetting_drops_tombstones_and_contents_before),
         cmocka_unit_test(a_content_before_goes_stale_when_its_bank_is_used),
         cmocka_unit_test(several_changes_are_one_commit_in_their_order),
+        cmocka_unit_test(a_file_moved_to_a_smaller_slot_in_the_same_commit_must_fit_there),
         cmocka_unit_test(a_tpm_once_held_is_remembered),
         cmocka_unit_test(a_change_that_does_not_fit_fails_all_before_anything_is_written),
         cmocka_unit_test(the_smallest_free_slot_that_fits_is_taken),
