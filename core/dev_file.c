@@ -226,22 +226,32 @@ report_open(const char *name, int err)
     return report(r, "%s: cannot open: %s", name, errno_text(-err));
 }
 
+/* 0, -EAGAIN when somebody else has it, or another errno (reported). */
+static int
+try_lock(int fd, const char *name, bool shared)
+{
+    struct flock lk = {.l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+    int r;
+
+    do
+        r = fcntl(fd, F_OFD_SETLK, &lk) < 0 ? -errno : 0;
+    while (r == -EINTR);
+    if (r == -EACCES)
+        r = -EAGAIN;
+    return r == 0 || r == -EAGAIN ? r : report(-EIO, "%s: cannot lock: %s", name, errno_text(r));
+}
+
 static int
 lock_inode(int fd, const char *name, bool shared, int64_t deadline)
 {
-    struct flock lk = {.l_type = shared ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
     struct stat st;
+    int r;
 
-    while (fcntl(fd, F_OFD_SETLK, &lk) < 0) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EAGAIN && errno != EACCES)
-            return report(-EIO, "%s: cannot lock: %s", name, errno_text(-errno));
-        if (wait_until(deadline))
-            continue;
-        return fstat(fd, &st) < 0 ? report(-EBUSY, "%s: in use", name) : report_busy(name, &st);
-    }
-    return 0;
+    while ((r = try_lock(fd, name, shared)) == -EAGAIN && wait_until(deadline))
+        ;
+    if (r != -EAGAIN)
+        return r;
+    return fstat(fd, &st) < 0 ? report(-EBUSY, "%s: in use", name) : report_busy(name, &st);
 }
 
 /* An OFD lock hides its holder from those who may not look into our process; a flock tells it to
@@ -355,6 +365,38 @@ get_size(struct file_dev *f, const struct stat *st)
     return 0;
 }
 
+/* Opens, and locks if that is asked for.  Closed while it waits: the holder's commits wait for
+ * those who have the file open (lease.h). */
+static int
+open_locked(struct file_dev *f, unsigned flags, int64_t deadline, struct stat *st)
+{
+    const char *path = f->dev.name;
+    bool lock = !(flags & DEV_READ_ONLY && flags & DEV_NO_LOCK);
+
+    for (;;) {
+        int r;
+
+        f->fd = open_node(path, flags, deadline);
+        if (f->fd < 0)
+            return f->fd;
+        if (fstat(f->fd, st) < 0)
+            return report_open(path, errno);
+        r = check_type(path, st);
+        if (r == 0 && lock)
+            r = try_lock(f->fd, path, f->dev.read_only);
+        if (r == 0 && lock) {
+            name_holder(f, st);
+            return lock_backing(f, *st, deadline);
+        }
+        if (r != -EAGAIN)
+            return r;
+        close(f->fd);
+        f->fd = -1;
+        if (!wait_until(deadline))
+            return report_busy(path, st);
+    }
+}
+
 static void
 file_freep(struct file_dev **f)
 {
@@ -378,24 +420,9 @@ dev_file_open(struct dev **out, const char *path, unsigned flags)
     f->dev.name = strdup(path);
     if (!f->dev.name)
         return report(-ENOMEM, "%s: %s", path, errno_text(-ENOMEM));
-    f->fd = open_node(path, flags, deadline);
-    if (f->fd < 0)
-        return f->fd;
-    if (fstat(f->fd, &st) < 0)
-        return report_open(path, errno);
-    r = check_type(path, &st);
-    if (r < 0)
-        return r;
-    if (!(flags & DEV_READ_ONLY && flags & DEV_NO_LOCK)) {
-        r = lock_inode(f->fd, path, f->dev.read_only, deadline);
-        if (r == 0)
-            name_holder(f, &st);
-        if (r == 0)
-            r = lock_backing(f, st, deadline);
-        if (r < 0)
-            return r;
-    }
-    r = get_size(f, &st);
+    r = open_locked(f, flags, deadline, &st);
+    if (r == 0)
+        r = get_size(f, &st);
     if (r < 0)
         return r;
     *out = &steal(&f)->dev;
