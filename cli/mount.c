@@ -151,6 +151,18 @@ put_status(void *arg, FILE *out)
 /* ---- going up ----------------------------------------------------------------------------------
  */
 
+/* For status: whoever reads it is elsewhere. */
+static void
+name_anchor(struct mount *m)
+{
+    char *path = m->anchor ? realpath(m->o->anchor, NULL) : NULL;
+
+    if (!path)
+        return;
+    free(m->o->anchor);
+    m->o->anchor = path;
+}
+
 static int
 open_store(struct mount *m)
 {
@@ -168,6 +180,7 @@ open_store(struct mount *m)
         r = anchor_from_options(&m->anchor, m->o, m->o->read_only);
         if (r < 0)
             return r; /* no finding about the image */
+        name_anchor(m);
         opt.anchor = m->anchor;
         r = store_open(&m->store, dev, &opt);
     }

@@ -41,7 +41,7 @@ check_exit 2 "and an anchor made read-only" "$VNVRAM" mount "${with[@]}" -o anch
 
 check "anchor_create makes one" mounted a.img mnt "${with[@]}" -o anchor_create
 is "its owner alone may read it" "$(stat -c %a anchor)" 600
-matches "status names it" mnt/.vnvram/status '"anchor": "anchor"'
+matches "status names it" mnt/.vnvram/status "\"anchor\": \"$TMP/anchor\""
 check_exit 11 "it is for one mount at a time" "$VNVRAM" mount "${with[@]}" other.img mnt
 matches "and says so" "$ERR" 'anchor: in use by process'
 commit 1 2
