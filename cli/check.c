@@ -96,7 +96,6 @@ open_and_settle(struct dev **d, struct options *o)
     opt.anchor = anchor;
     if (r == 0)
         r = store_open(&s, *d, &opt);
-
     if (r < 0)
         return r;
     steal(d); /* the store's */
