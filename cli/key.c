@@ -14,8 +14,6 @@
 #include <string.h>
 #include <time.h>
 
-typedef uint8_t keyslots_t[KEYSLOT_COUNT][KEYSLOT_SIZE];
-
 static bool
 slot_is_free(const uint8_t slot[KEYSLOT_SIZE])
 {
@@ -40,7 +38,7 @@ struct keyring {
     struct anchor *anchor; /* NULL: none */
     struct store *store;
     struct dev *dev; /* until the store owns it */
-    keyslots_t slots;
+    uint8_t slots[KEYSLOT_COUNT][KEYSLOT_SIZE];
     int own; /* the slot that the key given opens */
 };
 
@@ -96,6 +94,13 @@ print_recovery_key(const struct secret *text)
 }
 
 static int
+no_new_key(void)
+{
+    return report(-EINVAL, "no new key: give it with -n key_file=FILE, or with -n "
+                           "key_format=passphrase to be asked for one");
+}
+
+static int
 key_add(struct options *o)
 {
     AUTO(keyring_close) struct keyring k = {0};
@@ -104,6 +109,8 @@ key_add(struct options *o)
 
     if (o->recovery && o->new_key.given)
         return report(-EINVAL, "--recovery makes a key by itself: leave out -n");
+    if (!o->recovery && !o->new_key.given)
+        return no_new_key();
     r = keyring_open(&k, o, !o->recovery);
     if (r < 0)
         return r;
@@ -150,7 +157,7 @@ static int
 key_change(struct options *o)
 {
     AUTO(keyring_close) struct keyring k = {0};
-    int r = keyring_open(&k, o, true);
+    int r = o->new_key.given ? keyring_open(&k, o, true) : no_new_key();
 
     if (r == 0)
         r = keys_wrap(&o->key, &o->new_key, store_superblock(k.store)->key_size, k.slots[k.own]);

@@ -194,6 +194,13 @@ is "check finds no fault" "$("$VNVRAM" check -o "$KEY" "$IMG" >"$OUT" 2>&1; echo
 
 check "a second key is added" "$VNVRAM" key add -o "$KEY" -n "key_file=$TMP/passphrase,key_format=passphrase,$CHEAP" "$IMG"
 check "and opens it" "$VNVRAM" key test -o "$PASS" "$IMG"
+check_exit 2 "without a new key none is added" "$VNVRAM" key add -o "$KEY" "$IMG"
+check_exit 2 "nor changed" "$VNVRAM" key change -o "$KEY" "$IMG"
+check_exit 2 "a recovery key is not brought along" "$VNVRAM" key add -o "$KEY" -n "$PASS" --recovery "$IMG"
+check_exit 2 "nothing takes an unknown word" "$VNVRAM" key add -o "$KEY" -n "ro" "$IMG"
+check_exit 2 "nor an unknown action" "$VNVRAM" key frobnicate -o "$KEY" "$IMG"
+check_exit 8 "an unsealed image has no keys" "$VNVRAM" key list "$TMP/plain"
+check_exit 6 "a test without a key has nothing to test" "$VNVRAM" key test "$IMG"
 check_exit 2 "a key with fewer bits is refused" "$VNVRAM" key add -o "$KEY" -n "$OTHER" "$IMG"
 check "a recovery key is made" "$VNVRAM" key add -o "$PASS" --recovery "$IMG"
 recovery=$(grep -oE '([0-9]{6}-){7}[0-9]{6}' "$OUT")
