@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "core/store.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -87,27 +88,38 @@ read_records(struct anchor *a)
     return r == 0 ? dev_medium(a->dev, false) : r;
 }
 
+/* A new anchor is blank from end to end: what it is written over might be something else. */
+static int
+check_new(struct anchor *a)
+{
+    int r = store_probe(a->dev);
+
+    if (a->sequence != 0)
+        return report(-EEXIST, "%s: is an anchor already: leave out anchor_create", a->dev->name);
+    if (r == -ENODATA)
+        return 0;
+    return r == -EIO || r == -ENOMEM
+               ? r
+               : report(-EEXIST, "%s: holds other data: no anchor is made of it", a->dev->name);
+}
+
 static int
 load(struct anchor *a, bool create)
 {
     const char *name = a->dev->name;
-    bool blank;
     int r[2];
 
     r[0] = read_records(a);
     if (r[0] < 0)
         return r[0];
-    blank = bytes_are_zero(a->buf, ANCHOR_SIZE);
     for (unsigned i = 0; i < 2; i++) {
         r[i] = decode(a, i);
         if (r[i] == -EPROTONOSUPPORT)
             return report(r[i], "%s: an anchor made by a newer version", name);
     }
-    if (create && blank)
-        return 0;
     if (create)
-        return report(-EEXIST, "%s: is no new anchor: leave out anchor_create", name);
-    if (blank)
+        return check_new(a);
+    if (bytes_are_zero(a->buf, ANCHOR_SIZE))
         return report(-EUCLEAN, "%s: a blank anchor: it never held a state", name);
     if (a->sequence == 0)
         return report(-EUCLEAN, "%s: damaged: no anchor is readable in it", name);
