@@ -126,6 +126,19 @@ try:
 except OSError:
     pass
 PY
+check "mounts" mounted a.img mnt "${with[@]}"
+python3 writer.py &
+writer=$!
+wait_until 10 test -s done
+bad=0
+for i in {1..20}; do
+    "$VNVRAM" info "${with[@]}" a.img >info.out 2>info.err || bad=$((bad + 1))
+done
+kill "$writer"
+wait "$writer" 2>/dev/null
+is "20 looks beside a writer agree with the anchor" "$bad$(cat info.err)" 0
+check "unmounts" unmounted mnt
+
 bad=0
 lost=0
 for ((i = 0; i < 15; i++)); do
