@@ -7,15 +7,20 @@
 #include <string.h>
 
 enum {
-    MAX_OPEN = 64,
-    SLOT_BITS = 16
-}; /* a snapshot of each of these generations may be in memory */
+    MAX_IMAGES = 4, /* open ones that differ: each is as large in memory as what the image holds */
+    SLOT_BITS = 16,
+};
 
 struct virt {
     struct store *store;
     struct virt_options opt;
     bool sealed;
-    unsigned open; /* atomic */
+
+    pthread_mutex_t lock;
+    struct open_image {
+        struct snapshot *snapshot;
+        size_t opens;
+    } images[MAX_IMAGES];
 };
 
 /* An open status or image. */
@@ -47,6 +52,7 @@ virt_new(struct virt **out, struct store *s, const struct virt_options *opt)
         return -ENOMEM;
     *v = (struct virt){
         .store = s, .opt = *opt, .sealed = store_superblock(s)->seal_mode != SEAL_NONE};
+    pthread_mutex_init(&v->lock, NULL);
     *out = v;
     return 0;
 }
@@ -54,6 +60,8 @@ virt_new(struct virt **out, struct store *s, const struct virt_options *opt)
 void
 virt_free(struct virt *v)
 {
+    if (v)
+        pthread_mutex_destroy(&v->lock);
     free(v);
 }
 
@@ -260,6 +268,49 @@ virt_freep(struct virt_file **f)
     free(*f);
 }
 
+/* The place that counts the opens of @sn, or a free one; NULL when all are taken. */
+static struct open_image *
+find_image(struct virt *v, const struct snapshot *sn)
+{
+    struct open_image *free_one = NULL;
+
+    for (size_t i = 0; i < MAX_IMAGES; i++) {
+        if (v->images[i].snapshot == sn)
+            return &v->images[i];
+        if (!v->images[i].snapshot)
+            free_one = &v->images[i];
+    }
+    return free_one;
+}
+
+static int
+open_image(struct virt *v, struct virt_file *f)
+{
+    int r = store_snapshot(v->store, &f->snapshot);
+    struct open_image *image;
+
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&v->lock);
+    image = find_image(v, f->snapshot);
+    if (image) {
+        image->snapshot = f->snapshot;
+        image->opens++;
+    }
+    pthread_mutex_unlock(&v->lock);
+    return image ? 0 : -ENFILE;
+}
+
+static void
+close_image(struct virt *v, const struct virt_file *f)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&v->lock);
+    struct open_image *image = find_image(v, f->snapshot);
+
+    if (--image->opens == 0)
+        image->snapshot = NULL;
+}
+
 int
 virt_open(struct virt *v, uint64_t ino, struct virt_file **out)
 {
@@ -273,14 +324,9 @@ virt_open(struct virt *v, uint64_t ino, struct virt_file **out)
     f = calloc(1, sizeof *f);
     if (!f)
         return -ENOMEM;
-    if (__atomic_fetch_add(&v->open, 1, __ATOMIC_RELAXED) >= MAX_OPEN)
-        r = -ENFILE;
-    else
-        r = ino == INO_STATUS ? make_status(v, f) : store_snapshot(v->store, &f->snapshot);
-    if (r < 0) {
-        __atomic_fetch_sub(&v->open, 1, __ATOMIC_RELAXED);
+    r = ino == INO_STATUS ? make_status(v, f) : open_image(v, f);
+    if (r < 0)
         return r;
-    }
     *out = steal(&f);
     return 0;
 }
@@ -360,6 +406,7 @@ virt_release(struct virt *v, struct virt_file *f)
 {
     if (!f)
         return;
+    if (f->snapshot)
+        close_image(v, f);
     virt_freep(&f);
-    __atomic_fetch_sub(&v->open, 1, __ATOMIC_RELAXED);
 }
