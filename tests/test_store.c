@@ -19,6 +19,7 @@
 /* ---- images ------------------------------------------------------------------------------------
  */
 
+enum { HOSTILE_IMAGES = 6000 };
 static const uint64_t volume_key = 0xfeed, user_key = 0xbeef, wrong_key = 0xdead;
 static const struct slot_class two_classes[] = {{4, 4096}, {2, 16384}};
 
@@ -784,6 +785,27 @@ a_torn_last_commit_is_undone_reported_and_counted(void **state)
 }
 
 static void
+a_recovery_that_fails_can_be_done_again(void **state)
+{
+    AUTO(dev_closep) struct dev *torn = written_image(NULL);
+
+    (void)state;
+    break_bank(torn, bank_of(torn, "a", NULL));
+    for (int how = 0; how < 2; how++) {
+        struct dev *d = faultdev_fork(torn);
+        struct store *s = NULL;
+
+        faultdev_fail(d, how ? FAULT_SYNC : FAULT_WRITE, how ? 1 : 0, -EIO, NULL);
+        assert_int_equal(open_with(d, false, NULL, &s), -EIO);
+        assert_int_equal(open_with(d, false, NULL, &s), 0);
+        shows(s, "a", "one", NULL);
+        assert_int_equal(info_of(s).recoveries, 1);
+        assert_int_equal(put(s, "a", "three"), 0);
+        store_close(s);
+    }
+}
+
+static void
 a_reader_shows_the_commit_before_a_torn_one_and_writes_nothing(void **state)
 {
     struct dev *d = written_image(NULL);
@@ -968,6 +990,105 @@ degraded_reading_serves_what_is_intact(void **state)
     assert_false(store_is_whole(s, &e.current));
     assert_int_equal(put(s, "a", "three"), -EROFS);
     store_close(s);
+}
+
+/* ---- hostile images
+ * ------------------------------------------------------------------------------- */
+
+static uint64_t dice;
+
+static uint32_t
+roll(uint32_t sides)
+{
+    dice = dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(dice >> 33) % sides;
+}
+
+/* Changes some bytes of a structure of @len bytes at @at, in its first @span, and makes tag and
+ * checksum good: what anybody can do to an image that is not sealed. */
+static void
+tamper(struct dev *d, uint64_t at, size_t len, size_t span, enum seal_purpose purpose, size_t tag)
+{
+    static const uint8_t nasty[] = {0, 1, 2, 3, 0x10, 0x7f, 0x80, 0xc8, 0xfe, 0xff};
+    static uint8_t buf[2 * BLOCK_SIZE];
+
+    faultdev_peek(d, buf, len, at);
+    for (uint32_t n = 1 + roll(4); n > 0; n--)
+        buf[12 + roll((uint32_t)span - 12)] = nasty[roll(sizeof nasty)];
+    memset(buf + CRC_OFFSET, 0, 4);
+    memset(buf + tag, 0, SEAL_TAG_SIZE);
+    assert_int_equal(format_seal(testseal_plain(), purpose, buf, len), 0);
+    faultdev_poke(d, buf, len, at);
+}
+
+/* Everything that a mount does; nothing may crash, and what the store says is done must be there.
+ */
+static void
+use_store(struct store *s)
+{
+    AUTO_FREE struct entry *entries = NULL;
+    struct snapshot *sn = NULL;
+    size_t n = 0;
+
+    assert_int_equal(store_list(s, &entries, &n), 0);
+    for (size_t i = 0; i < n; i++) {
+        const struct content *both[2] = {&entries[i].current, &entries[i].previous};
+
+        for (int k = 0; k < 2; k++) {
+            AUTO_FREE char *buf = malloc(both[k]->length + 1);
+
+            assert_non_null(buf);
+            store_read(s, both[k], buf);
+        }
+    }
+    if (store_snapshot(s, &sn) == 0)
+        snapshot_put(sn);
+    if (put(s, "z", "new") == 0) {
+        struct entry e;
+
+        assert_int_equal(store_find(s, "z", &e), 0);
+        holds(s, &e.current, "new");
+        rename_file(s, "z", "a");
+        unlink_file(s, "a");
+    }
+    store_settle(s);
+}
+
+static void
+hostile_images_do_no_harm(void **state)
+{
+    AUTO(dev_closep) struct dev *image = written_image(NULL);
+    const struct superblock sb = superblock_of(image);
+    const uint64_t bank = bank_of(image, "a", NULL);
+    unsigned opened = 0, refusals = 0;
+
+    (void)state;
+    dice = 4711;
+    for (int i = 0; i < HOSTILE_IMAGES; i++) {
+        struct dev *d = faultdev_fork(image);
+        struct store *s = NULL;
+        uint64_t saved = dice;
+
+        if (i % 3 == 0) {
+            tamper(d, SUPERBLOCK_A, BLOCK_SIZE, 330, SEAL_SUPERBLOCK, SUPERBLOCK_TAG);
+            dice = saved;
+            tamper(d, SUPERBLOCK_B, BLOCK_SIZE, 330, SEAL_SUPERBLOCK, SUPERBLOCK_TAG);
+        } else if (i % 3 == 1) {
+            tamper(d, sb.dir_off[newest_directory(d)], BLOCK_SIZE, 660, SEAL_DIRECTORY,
+                   DIRECTORY_TAG);
+        } else {
+            tamper(d, bank, 2 * BLOCK_SIZE, 140, SEAL_BANK, BANK_TAG);
+        }
+        if (open_with(d, false, NULL, &s) < 0) {
+            refusals++;
+            dev_close(d);
+            continue;
+        }
+        opened++;
+        use_store(s);
+        store_close(s);
+    }
+    assert_true(opened > 0 && refusals > 0);
 }
 
 /* ---- sealed: forged is not damaged
@@ -1918,6 +2039,7 @@ main(void)
         cmocka_unit_test(an_io_error_is_not_a_finding),
         cmocka_unit_test(a_flush_that_fails_at_the_mount_fails_it),
         cmocka_unit_test(a_torn_last_commit_is_undone_reported_and_counted),
+        cmocka_unit_test(a_recovery_that_fails_can_be_done_again),
         cmocka_unit_test(a_reader_shows_the_commit_before_a_torn_one_and_writes_nothing),
         cmocka_unit_test(a_clean_directory_is_never_fallen_back_from),
         cmocka_unit_test(damage_to_an_older_content_is_not_a_torn_commit),
@@ -1929,6 +2051,7 @@ main(void)
         cmocka_unit_test(new_generations_are_above_any_ever_seen),
         cmocka_unit_test(a_superblock_older_than_the_directory_demands_is_a_rollback),
         cmocka_unit_test(degraded_reading_serves_what_is_intact),
+        cmocka_unit_test(hostile_images_do_no_harm),
         cmocka_unit_test(what_was_changed_without_the_key_is_forged),
         cmocka_unit_test(a_bank_moved_to_another_place_is_forged),
         cmocka_unit_test(no_content_stands_in_the_clear_in_a_sealed_image),
