@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Preloaded into the program by the tests (tests/faultkit.py): fails the Nth call of a class, and
+ * records what is written to the image.
+ *
+ * All processes of a run share one mapping of the file $FAULT_CONTROL (its layout is below, and in
+ * faultkit.py), so that neither a fork nor a sandbox nor kill -9 comes between.  Calls count in
+ * seven classes: reads, writes, flushes and changes of size of the image $FAULT_IMAGE; opens, and
+ * what the TPM's process does with files; allocations by the program and the C library.  Each
+ * successful write and flush of the image is appended to the log at the end of the mapping. */
+#include "config.h"
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+enum fault_class { READ, WRITE, FLUSH, SIZE, OPEN, FILES, ALLOC, CLASSES };
+enum { SHORT = -1, HEAD = 4096, MAX_FD = 4096 };
+
+struct control {
+    uint32_t class, error; /* what fails: its errno, or SHORT */
+    uint64_t nth;          /* from 1; 0: nothing fails */
+    atomic_uint_fast64_t hits;
+    atomic_uint_fast64_t count[CLASSES];
+    atomic_uint_fast64_t log_used; /* bytes behind the head */
+    uint64_t recording;
+};
+
+/* In the log, aligned to 8 bytes; .kind is written last. */
+enum record_kind { RECORD_WRITE = 1, RECORD_FLUSH };
+struct record {
+    atomic_uint_fast32_t kind;
+    uint64_t len, off; /* @len bytes follow a write */
+};
+
+static struct control *control;
+static size_t log_size;
+static const char *image;
+static atomic_bool is_image[MAX_FD];
+static uintptr_t text[2][2]; /* the program's and the C library's addresses */
+
+static int
+find_text(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    unsigned *n = arg;
+    bool wanted = *n == 0 || strstr(info->dlpi_name, "/libc.so");
+
+    (void)size;
+    for (int i = 0; wanted && i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+        if (p->p_type == PT_LOAD && p->p_flags & PF_X) {
+            text[*n > 0][0] = info->dlpi_addr + p->p_vaddr;
+            text[*n > 0][1] = text[*n > 0][0] + p->p_memsz;
+        }
+    }
+    ++*n;
+    return 0;
+}
+
+__attribute__((constructor)) static void
+begin(void)
+{
+    const char *path = getenv("FAULT_CONTROL");
+    unsigned n = 0;
+    struct stat st;
+    int fd;
+
+    image = getenv("FAULT_IMAGE");
+    fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0 || fstat(fd, &st) < 0 || !image)
+        _exit(99);
+    dl_iterate_phdr(find_text, &n);
+    log_size = (size_t)st.st_size - HEAD;
+    path = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (path == MAP_FAILED)
+        _exit(99);
+    control = (struct control *)(uintptr_t)path;
+}
+
+/* Counts a call; 0: it is to be done, else how it fails. */
+static int fault(enum fault_class class)
+{
+    uint64_t n;
+
+    if (!control)
+        return 0;
+    n = atomic_fetch_add(&control->count[class], 1) + 1;
+    if (control->nth != n || control->class != class)
+        return 0;
+    atomic_fetch_add(&control->hits, 1);
+    return (int)control->error;
+}
+
+static void
+record(enum record_kind kind, const void *buf, size_t len, uint64_t off)
+{
+    size_t size = (sizeof(struct record) + len + 7) & ~(size_t)7;
+    struct record *r;
+    uint64_t at;
+
+    if (!control || !control->recording)
+        return;
+    at = atomic_fetch_add(&control->log_used, size);
+    if (at + size > log_size)
+        return; /* the reader sees that there was no room */
+    r = (struct record *)((char *)control + HEAD + at);
+    r->len = len;
+    r->off = off;
+    if (len)
+        memcpy(r + 1, buf, len);
+    atomic_store(&r->kind, kind);
+}
+
+static bool
+on_image(int fd)
+{
+    return fd >= 0 && fd < MAX_FD && is_image[fd];
+}
+
+#define NEXT(name) ((typeof(&name))dlsym(RTLD_NEXT, #name))
+
+/* ---- transfers --------------------------------------------------------------------------------
+ */
+
+ssize_t
+pread(int fd, void *buf, size_t n, off_t off)
+{
+    int e = fault(on_image(fd) ? READ : FILES);
+
+    if (e > 0) {
+        errno = e;
+        return -1;
+    }
+    return NEXT(pread)(fd, buf, e == SHORT && n > 1 ? n / 2 : n, off);
+}
+
+ssize_t
+pwrite(int fd, const void *buf, size_t n, off_t off)
+{
+    int e = fault(on_image(fd) ? WRITE : FILES);
+    ssize_t done;
+
+    if (e > 0) {
+        errno = e;
+        return -1;
+    }
+    done = NEXT(pwrite)(fd, buf, e == SHORT && n > 1 ? n / 2 : n, off);
+    if (done > 0 && on_image(fd))
+        record(RECORD_WRITE, buf, (size_t)done, (uint64_t)off);
+    return done;
+}
+
+static int
+flush(int fd, int (*next)(int))
+{
+    int e = fault(on_image(fd) ? FLUSH : FILES), r;
+
+    if (e != 0) {
+        errno = e > 0 ? e : EIO;
+        return -1;
+    }
+    r = next(fd);
+    if (r == 0 && on_image(fd))
+        record(RECORD_FLUSH, NULL, 0, 0);
+    return r;
+}
+
+int
+fsync(int fd)
+{
+    return flush(fd, NEXT(fsync));
+}
+
+int
+fdatasync(int fd)
+{
+    return flush(fd, NEXT(fdatasync));
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+    int e = fault(on_image(fd) ? SIZE : FILES);
+
+    if (e != 0) {
+        errno = e > 0 ? e : EIO;
+        return -1;
+    }
+    return NEXT(ftruncate)(fd, size);
+}
+
+int
+fallocate(int fd, int mode, off_t off, off_t len)
+{
+    int e = fault(SIZE);
+
+    if (e != 0) {
+        errno = e > 0 ? e : EIO;
+        return -1;
+    }
+    return NEXT(fallocate)(fd, mode, off, len);
+}
+
+int
+renameat(int from_dir, const char *from, int to_dir, const char *to)
+{
+    int e = fault(FILES);
+
+    if (e != 0) {
+        errno = e > 0 ? e : EIO;
+        return -1;
+    }
+    return NEXT(renameat)(from_dir, from, to_dir, to);
+}
+
+/* ---- descriptors ------------------------------------------------------------------------------
+ */
+
+static int
+opened(int fd, const char *path)
+{
+    if (fd >= 0 && fd < MAX_FD)
+        is_image[fd] = image && strcmp(path, image) == 0;
+    return fd;
+}
+
+static bool
+open_fails(const char *path)
+{
+    int e = control && strncmp(path, "/proc/", 6) != 0 ? fault(OPEN) : 0;
+
+    if (e != 0)
+        errno = e > 0 ? e : EIO;
+    return e != 0;
+}
+
+int
+open(const char *path, int flags, ...)
+{
+    va_list ap;
+    mode_t mode;
+
+    va_start(ap, flags);
+    mode = flags & O_CREAT ? va_arg(ap, mode_t) : 0;
+    va_end(ap);
+    return open_fails(path) ? -1 : opened(NEXT(open)(path, flags, mode), path);
+}
+
+int
+openat(int dir, const char *path, int flags, ...)
+{
+    va_list ap;
+    mode_t mode;
+
+    va_start(ap, flags);
+    mode = flags & O_CREAT ? va_arg(ap, mode_t) : 0;
+    va_end(ap);
+    return open_fails(path) ? -1 : opened(NEXT(openat)(dir, path, flags, mode), path);
+}
+
+int
+close(int fd)
+{
+    if (fd >= 0 && fd < MAX_FD)
+        is_image[fd] = false;
+    return NEXT(close)(fd);
+}
+
+/* ---- memory (a sanitizer brings an allocator of its own) ---------------------------------------
+ */
+
+#ifndef WITH_SANITIZERS
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t alignment, size_t n);
+
+/* Other libraries have their own way to fail (libgcrypt aborts, for one). */
+static bool
+alloc_fails(const void *caller)
+{
+    uintptr_t a = (uintptr_t)caller;
+
+    return ((a >= text[0][0] && a < text[0][1]) || (a >= text[1][0] && a < text[1][1])) &&
+           fault(ALLOC) != 0;
+}
+
+static void *
+no_memory(void)
+{
+    errno = ENOMEM;
+    return NULL;
+}
+
+void *
+malloc(size_t n)
+{
+    return alloc_fails(__builtin_return_address(0)) ? no_memory() : __libc_malloc(n);
+}
+
+void *
+calloc(size_t n, size_t size)
+{
+    return alloc_fails(__builtin_return_address(0)) ? no_memory() : __libc_calloc(n, size);
+}
+
+void *
+realloc(void *p, size_t n)
+{
+    return alloc_fails(__builtin_return_address(0)) ? no_memory() : __libc_realloc(p, n);
+}
+
+void *
+reallocarray(void *p, size_t n, size_t size)
+{
+    size_t bytes;
+
+    if (__builtin_mul_overflow(n, size, &bytes) || alloc_fails(__builtin_return_address(0)))
+        return no_memory();
+    return __libc_realloc(p, bytes);
+}
+
+int
+posix_memalign(void **p, size_t alignment, size_t n)
+{
+    void *got = alloc_fails(__builtin_return_address(0)) ? NULL : __libc_memalign(alignment, n);
+
+    if (!got)
+        return ENOMEM;
+    *p = got;
+    return 0;
+}
+#endif

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The main job, over and over, with one system call or allocation failing in each run.
+
+    mount_faults.py PROGRAM FAULTLIB [--all] [--seconds S] [--seed N] [--only CLASS:N:ERROR]
+
+Each run ends in success or in a clean refusal, and an untouched mount shows what was acknowledged.
+Without --all, a sample that takes S seconds."""
+import argparse
+import errno
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from faultkit import *  # noqa: E402,F403
+
+FAULTS = {
+    "read": ["EIO", "EINTR", "SHORT"],
+    "write": ["EIO", "ENOSPC", "EINTR", "SHORT"],
+    "flush": ["EIO", "ENOSPC", "EINTR"],
+    "size": ["EIO", "ENOSPC"],
+    "open": ["EIO", "EMFILE"],
+    "files": ["EIO", "ENOSPC", "EINTR", "SHORT"],
+    "alloc": ["ENOMEM"],
+}
+HARMLESS = {"EINTR", "SHORT"}  # for transfers, which go on
+
+
+class Run:
+    """The main job once, with whatever the control says."""
+
+    def __init__(self, daemon):
+        self.d, self.model = daemon, Model()
+        self.nv = {None}  # values that the TPM may show
+        self.formatted = self.had_tpm = False
+        self.errors = []  # what was refused, in order
+
+    def step(self, name, change, do, also=None):
+        """A file operation; refused is fine, and then old or new is there."""
+        self.model.begin(change)
+        try:
+            do()
+            self.model.acknowledge()
+        except OSError as e:
+            self.errors.append((name, e.errno))
+            self.model.refuse([also(dict(s)) for s in self.model.before] if also else ())
+
+    def write(self, name, data, sync):
+        # What is truncated and then not written is empty, as everywhere.
+        self.step("write " + name, put(name, data), lambda: self.d.write(name, data, sync), put(name, b""))
+
+    def tpm(self, what, new, command):
+        try:
+            code, _ = self.d.tpm(command)
+            if code == 0:
+                self.nv = {new}
+            else:
+                self.errors.append((what, hex(code)))
+        except OSError as e:
+            code = None
+            self.errors.append((what, e.errno))
+        if code != 0:
+            self.nv.add(new)
+
+    def work(self):
+        d = self.d
+        self.write("a", b"a" * 1000, False)
+        self.write("b", b"b" * 5000, True)
+        self.write("a", b"A" * 2000, True)
+        self.step("rename", moved("b", "c"), lambda: d.rename("b", "c"))
+        self.write("t", b"t" * 70000, False)
+        self.step("rename over", moved("t", "a"), lambda: d.rename("t", "a"))
+        self.step("unlink", drop("c"), lambda: d.unlink("c"))
+
+    def work_tpm(self):
+        self.tpm("define", b"", nv_define())
+        self.tpm("nv write", b"original", nv_write(b"original"))
+        self.write("d", b"d" * 10, True)
+        self.tpm("nv write", b"straight", nv_write(b"straight"))
+
+    def check_sticky(self, expected):
+        """After a failed write or flush the mount is read-only, says so, and reads."""
+        status = self.d.status()
+        if expected and not status["read_only"]:
+            raise Problem("still writable after a failed write or flush")
+        if not status["read_only"]:
+            return
+        self.d.files()
+        try:
+            self.d.write("late", b"late", True)
+        except OSError as e:
+            if e.errno in (errno.EROFS, errno.EIO):
+                return
+            raise Problem("a read-only mount answers %s" % e) from e
+        raise Problem("a read-only mount takes a write")
+
+    def live(self, sticky):
+        """Format, mount, work, unmount.  @sticky() tells whether the fault makes a mount read-only."""
+        d = self.d
+        code = d.format()
+        if code not in (0, 1):
+            raise Problem("format: exit %d: %s" % (code, d.said))
+        if code != 0:
+            self.errors.append(("format", code))
+            return
+        self.formatted = True
+        already = sticky()
+        code = d.mount("tpm=2.0")
+        if code == 0:
+            self.had_tpm = True
+            self.work()
+            self.work_tpm()
+            self.check_sticky(sticky() and not already)
+            if d.unmount() != 0:
+                self.errors.append(("unmount", d.said))
+        else:
+            self.errors.append(("mount", code))
+            if code != 1:
+                raise Problem("mount: exit %d: %s" % (code, d.said))
+
+    def end(self):
+        """However it ended; by then the disk is well again."""
+        d = self.d
+        if d.mounted():
+            d.run("unmount", d.mnt)
+        d.nothing_left()
+        if not self.formatted:
+            if os.path.exists(d.image) and d.format("--force") != 0:
+                raise Problem("format --force: %s" % d.said)
+            return
+        if d.mount() != 0:  # recovers, if there is something to recover
+            raise Problem("mount: %s" % d.said)
+        self.model.seen(d.files())
+        if d.unmount() != 0:
+            raise Problem("unmount: %s" % d.said)
+        d.nothing_left()
+        if d.check() != 0:
+            raise Problem("check: %s" % d.said)
+        self.end_tpm()
+
+    def end_tpm(self):
+        d = self.d
+        code = d.mount("tpm=2.0")
+        if code == 5 and not self.had_tpm:
+            code = d.mount("tpm=2.0,tpm_manufacture")
+        if code != 0:
+            raise Problem("mount with the TPM: exit %d: %s" % (code, d.said))
+        value = nv_value(d.tpm(nv_read()))
+        if value not in self.nv:
+            raise Problem("the TPM shows %r; allowed: %r" % (value, self.nv))
+        if d.unmount() != 0:
+            raise Problem("unmount: %s" % d.said)
+        d.nothing_left()
+        if d.check() != 0:
+            raise Problem("check: %s" % d.said)
+
+
+def one(args, work, fault=None):
+    """Returns (hit, errors, counts); a Problem when there is one."""
+    control = Control(os.path.join(work, "control"))
+    directory = tempfile.mkdtemp(dir=work)
+    daemon = Daemon(args.program, directory, args.library, control)
+    run = Run(daemon)
+    code = 0
+    name = word = None
+    if fault:
+        name, nth, word = fault
+        code = SHORT if word == "SHORT" else getattr(errno, word)
+        control.plan(name, nth, code)
+    fatal = name in ("write", "flush") and (name == "flush" or word not in HARMLESS)
+    try:
+        run.live(lambda: fatal and control.hits > 0)
+        counts, hit = control.counts(), control.hits
+        control.heal()
+        run.end()
+        if not hit and run.errors:
+            raise Problem("untouched, yet refused: %s" % run.errors)
+        if word in HARMLESS and name in ("read", "write") and run.errors:
+            raise Problem("%s refuses: %s" % (word, run.errors))
+        return hit, run.errors, counts
+    finally:
+        daemon.clean_up()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def plan_of(counts, args):
+    faults = [(c, n, e) for c in CLASSES for n in range(1, counts[c] + 1) for e in FAULTS[c]]
+    if args.all:
+        return faults
+    rng = random.Random(args.seed)
+    by_class = {c: rng.sample(f, len(f)) for c in CLASSES if (f := [x for x in faults if x[0] == c])}
+    turns = []
+    while by_class:  # in turn, so that no class starves
+        for c in list(by_class):
+            turns.append(by_class[c].pop())
+            if not by_class[c]:
+                del by_class[c]
+    return turns
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("library")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--seconds", type=float, default=25)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--only", help="one fault, as a failed run names it")
+    args = parser.parse_args()
+    work = tempfile.mkdtemp(prefix="vnvram-faults.", dir=os.environ.get("TMPDIR"))
+    end = time.monotonic() + args.seconds
+    tried, refused, bad = {c: 0 for c in CLASSES}, 0, 0
+    try:
+        if args.only:
+            name, nth, word = args.only.split(":")
+            faults, counts = [(name, int(nth), word)], {}
+        else:
+            _, _, counts = one(args, work)
+            faults = plan_of(counts, args)
+        for fault in faults:
+            if not args.all and not args.only and time.monotonic() > end and min(
+                    v for c, v in tried.items() if counts[c]) > 0:
+                break
+            try:
+                hit, errors, _ = one(args, work, fault)
+                tried[fault[0]] += 1
+                refused += bool(errors)
+                if args.only:
+                    print(hit, errors)
+            except (Problem, OSError, subprocess.TimeoutExpired) as e:
+                bad += 1
+                print("--only %s:%d:%s: %s" % (*fault, e), flush=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print("seed %d; calls in a run: %s" % (args.seed, counts))
+    print("faults tried: %s; runs that refused something: %d; broken promises: %d" % (tried, refused, bad))
+    sys.exit(bad > 0)
+
+
+main()

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Memory runs out at each allocation of the core in turn: a whole job (format, open, commit,
+ * snapshot, check, salvage) either goes on or is refused with -ENOMEM, leaks nothing, and what it
+ * has acknowledged is there. */
+#include "base/report.h"
+#include "base/scope.h"
+#include "core/check.h"
+#include "core/salvage.h"
+#include "core/store.h"
+#include "tests/memdev.h"
+#include "tests/testseal.h"
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* ---- the allocator: linked with --wrap, so that only the program's own calls count
+ * ---------------
+ */
+
+static unsigned long calls, failing; /* the failing one; 0: none */
+static bool counting;
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+char *__real_strdup(const char *s);
+int __real_posix_memalign(void **p, size_t alignment, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+char *__wrap_strdup(const char *s);
+int __wrap_posix_memalign(void **p, size_t alignment, size_t n);
+
+static bool
+fails(void)
+{
+    return counting && ++calls == failing;
+}
+
+void *
+__wrap_malloc(size_t n)
+{
+    return fails() ? NULL : __real_malloc(n);
+}
+
+void *
+__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __real_calloc(n, size);
+}
+
+void *
+__wrap_realloc(void *p, size_t n)
+{
+    return fails() ? NULL : __real_realloc(p, n);
+}
+
+char *
+__wrap_strdup(const char *s)
+{
+    return fails() ? NULL : __real_strdup(s);
+}
+
+int
+__wrap_posix_memalign(void **p, size_t alignment, size_t n)
+{
+    return fails() ? ENOMEM : __real_posix_memalign(p, alignment, n);
+}
+
+/* ---- the job -----------------------------------------------------------------------------------
+ */
+
+enum { CONTENT = 3000 };
+static const uint64_t volume_key = 0xfeed, user_key = 0xbeef;
+static const struct slot_class classes[] = {{5, 4096}, {2, 16384}};
+
+struct job {
+    const uint64_t *key; /* NULL: not sealed */
+    unsigned long last;  /* calls of the last run */
+    unsigned refusals;
+    uint8_t shown; /* acknowledged last for "a"; 0: nothing */
+    uint8_t tried; /* the last one that was not */
+};
+
+/* Only a lack of memory excuses. */
+static bool
+done(struct job *j, int r)
+{
+    if (r == 0)
+        return true;
+    assert_int_equal(r, -ENOMEM);
+    j->refusals++;
+    return false;
+}
+
+/* The double's own allocation may not fail, but in its place this may. */
+static int
+unlock(void *arg, const struct superblock *sb, struct sealer **out)
+{
+    bool was = counting;
+    int r = fails() ? -ENOMEM : 0;
+
+    counting = false;
+    if (r == 0)
+        r = testseal_unlock(arg, sb, out);
+    counting = was;
+    return r;
+}
+
+static int
+open_image(struct job *j, struct dev *d, struct store **s)
+{
+    const struct store_options opt = {.unlock = unlock, .unlock_arg = (void *)(uintptr_t)j->key};
+
+    return store_open(s, d, &opt);
+}
+
+static int
+put_content(struct store *s, const char *name, uint8_t value)
+{
+    uint8_t data[CONTENT];
+    struct change c = {
+        .op = CHANGE_FILE, .name = name, .has_content = true, .data = data, .len = sizeof data};
+    struct entry e;
+    int r = store_find(s, name, &e);
+
+    memset(data, value, sizeof data);
+    if (r == 0) {
+        c.id = e.id;
+        c.slot = e.slot;
+        store_slot_hold(s, c.slot);
+    } else {
+        c.id = store_new_id(s);
+        r = store_slot_take(s, sizeof data, name, &c.slot);
+        if (r < 0)
+            return r;
+    }
+    r = store_commit(s, &c, 1, NULL);
+    store_slot_drop(s, c.slot);
+    return r;
+}
+
+static void
+put_a(struct job *j, struct store *s, uint8_t value)
+{
+    j->tried = value;
+    if (done(j, put_content(s, "a", value)))
+        j->shown = value;
+}
+
+static void
+rename_b_to_c(struct job *j, struct store *s)
+{
+    struct change c = {.op = CHANGE_RENAME, .name = "c"};
+    struct entry e;
+
+    if (store_find(s, "b", &e) != 0)
+        return;
+    c.id = e.id;
+    done(j, store_commit(s, &c, 1, NULL));
+}
+
+static void
+take_snapshot(struct job *j, struct store *s)
+{
+    struct snapshot *sn = NULL;
+
+    if (done(j, store_snapshot(s, &sn)))
+        snapshot_put(sn);
+}
+
+static void
+count_finding(void *arg, int r, const char *where, const char *text)
+{
+    (void)where;
+    (void)text;
+    if (r < 0 && r != -ENOMEM)
+        ++*(unsigned *)arg;
+}
+
+static int
+ignore_content(void *arg, const struct salvaged *sv, const uint8_t *data)
+{
+    (void)arg;
+    (void)sv;
+    (void)data;
+    return 0;
+}
+
+static void
+look(struct job *j, struct dev *d)
+{
+    struct check_result res;
+    unsigned found = 0, lost = 0, findings = 0;
+    void *key = (void *)(uintptr_t)j->key;
+
+    done(j, check_image(d, unlock, key, count_finding, &findings, &res));
+    assert_int_equal(findings, 0);
+    done(j, store_salvage(d, unlock, key, ignore_content, NULL, &found, &lost));
+}
+
+/* What was acknowledged is there, once there is memory again. */
+static void
+verify(struct job *j, struct dev *d)
+{
+    struct store *s = NULL;
+    struct entry e;
+    uint8_t data[CONTENT];
+
+    assert_int_equal(open_image(j, d, &s), 0);
+    if (store_find(s, "a", &e) != 0) {
+        assert_int_equal(j->shown, 0);
+    } else {
+        assert_int_equal(e.current.length, CONTENT);
+        assert_int_equal(store_read(s, &e.current, data), 0);
+        assert_true(data[0] == j->shown || data[0] == j->tried);
+    }
+    store_close(s);
+}
+
+static void
+change_and_look(struct job *j, struct store *s)
+{
+    put_a(j, s, 1);
+    done(j, put_content(s, "b", 2));
+    put_a(j, s, 3);
+    rename_b_to_c(j, s);
+    put_a(j, s, 4);
+    take_snapshot(j, s);
+    done(j, store_settle(s));
+    store_close(s);
+}
+
+static void
+work(struct job *j, const struct format_spec *spec, struct sealer *sealer, void *bytes,
+     uint64_t size)
+{
+    struct dev *d = memdev_new(bytes, size), *again = memdev_new(bytes, size);
+    struct store *s = NULL;
+    bool formatted;
+
+    counting = true;
+    formatted = done(j, store_format(d, spec, sealer));
+    if (formatted && done(j, open_image(j, d, &s)))
+        change_and_look(j, s);
+    else
+        dev_close(d);
+    if (formatted)
+        look(j, again);
+    counting = false;
+    if (formatted)
+        verify(j, again);
+    else
+        dev_close(again);
+}
+
+/* Fails the first, the second, ... allocation, until a job has fewer. */
+static void
+run_all(const uint64_t *key)
+{
+    unsigned long refused = 0, n = 0;
+
+    for (bool reached = true; reached; n++) {
+        AUTO(sealer_freep)
+        struct sealer *sealer = key ? testseal_keyed(volume_key) : testseal_plain();
+        struct format_spec spec = {.classes = classes, .n_classes = 2, .uuid = {1}};
+        struct job j = {.key = key};
+        struct superblock sb;
+        AUTO_FREE void *bytes = NULL;
+
+        if (key) {
+            spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
+            spec.key_size = 32;
+            testseal_keyslots(volume_key, user_key, spec.keyslots);
+        }
+        assert_int_equal(store_layout(&sb, &spec, NULL), 0);
+        calls = 0;
+        failing = n; /* none in the first run, which must be without a refusal */
+        bytes = calloc(1, sb.image_size);
+        assert_non_null(bytes);
+        work(&j, &spec, sealer, bytes, sb.image_size);
+        assert_true(n > 0 || j.refusals == 0);
+        reached = n == 0 || calls >= n;
+        refused += j.refusals != 0;
+    }
+    assert_true(refused > 20);
+    print_message("# %lu allocations failed, %lu runs refused something\n", n - 2, refused);
+}
+
+static void
+silent(void *arg, enum report_level level, const char *line)
+{
+    (void)arg;
+    (void)level;
+    (void)line;
+}
+
+static void
+every_allocation_of_an_unsealed_image_may_fail(void **state)
+{
+    (void)state;
+    run_all(NULL);
+}
+
+static void
+every_allocation_of_a_sealed_image_may_fail(void **state)
+{
+    (void)state;
+    run_all(&user_key);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_allocation_of_an_unsealed_image_may_fail),
+        cmocka_unit_test(every_allocation_of_a_sealed_image_may_fail),
+    };
+
+    report_set_sink(silent, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
