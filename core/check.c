@@ -65,11 +65,12 @@ words(int r)
     }
 }
 
-/* One structure of an image that is missing is damage; only a whole device without any is blank. */
+/* One structure of an image that is missing, or that lies on a bad sector, is damage; only a whole device
+ * without any is blank. */
 static int
 as_damage(int r)
 {
-    return r == -ENODATA ? -EUCLEAN : r;
+    return r == -ENODATA || r == -EIO ? -EUCLEAN : r;
 }
 
 /* ---- superblocks -------------------------------------------------------------------------------- */
@@ -132,9 +133,9 @@ load_copies(struct check *c, struct copies *k)
             return -ENOMEM;
         k->r[i] = superblock_load(c->d, i, k->buf[i], &k->sb[i]);
         if (k->r[i] == -EIO)
-            return k->r[i];
+            memset(k->buf[i], 0, BLOCK_SIZE); /* whatever part was read */
     }
-    return 0;
+    return (k->r[0] == -EIO && k->r[1] < 0) || (k->r[1] == -EIO && k->r[0] < 0) ? -EIO : 0;
 }
 
 static void

@@ -82,6 +82,8 @@ free_copies(struct copy (*c)[2])
     free((*c)[1].buf);
 }
 
+/* A bad sector under one copy (-EIO) is what there is another for.  Were that one older than it should
+ * be, the directory would tell. */
 static int
 read_copies(struct dev *d, struct copy c[2])
 {
@@ -90,10 +92,10 @@ read_copies(struct dev *d, struct copy c[2])
         if (!c[i].buf)
             return -ENOMEM;
         c[i].r = superblock_load(d, i, c[i].buf, &c[i].sb);
-        if (c[i].r == -EIO || c[i].r == -ENOMEM)
-            return c[i].r;
+        if (c[i].r == -EIO)
+            memset(c[i].buf, 0, BLOCK_SIZE); /* whatever part was read */
     }
-    return 0;
+    return (c[0].r == -EIO && c[1].r < 0) || (c[1].r == -EIO && c[0].r < 0) ? -EIO : 0;
 }
 
 /* Neither copy can be used: the one finding that says why. */

@@ -473,6 +473,25 @@ repair_mends_each_structure_and_no_crash_of_it_costs_anything(void **state)
 }
 
 static void
+a_superblock_on_a_bad_sector_is_written_anew(void **state)
+{
+    (void)state;
+    for (unsigned long copy = 0; copy < 2; copy++) {
+        struct dev *d = image_with_files(NULL), *left;
+        struct store *s;
+
+        faultdev_fail(d, FAULT_READ, copy, -EIO, NULL);
+        assert_int_equal(open_with(d, key, true, &s), 0);
+        must_show_all(s);
+        assert_int_equal(faultdev_count(d, FAULT_WRITE), 1);
+        left = faultdev_fork(d);
+        store_close(s);
+        assert_true(is_clean(left));
+        dev_close(left);
+    }
+}
+
+static void
 repair_leaves_alone_what_has_no_good_copy(void **state)
 {
     struct dev *d = image_with_files(NULL);
@@ -517,6 +536,7 @@ main(void)
         cmocka_unit_test(a_bank_inside_of_a_file_is_only_that_files_content),
         cmocka_unit_test(bad_sectors_are_passed_over),
         cmocka_unit_test(repair_mends_each_structure_and_no_crash_of_it_costs_anything),
+        cmocka_unit_test(a_superblock_on_a_bad_sector_is_written_anew),
         cmocka_unit_test(repair_leaves_alone_what_has_no_good_copy),
     };
 

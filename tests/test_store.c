@@ -642,10 +642,13 @@ an_io_error_is_not_a_finding(void **state)
         store_close(s);
         faultdev_fail(d, FAULT_READ, nth, -ENODATA, NULL);
         r = finding(d, false, NULL);
+        if (r == 0 && nth < 2)
+            continue; /* there is another superblock */
         if (r == 0) {
             assert_true(nth >= 4);
             break;
         }
+        assert_true(nth >= 2);
         assert_int_equal(r, -EIO);
     }
 }
