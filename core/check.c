@@ -266,7 +266,7 @@ check_directories(struct check *c, struct pair *p)
 }
 
 struct bank_tally {
-    unsigned bad;
+    unsigned contents, bad;
     bool torn; /* every bad bank is one that the directory's own generation wrote: a mount may fall back */
     bool forged;
 };
@@ -277,6 +277,17 @@ is_forged(const struct check *c, const struct directory *dir, int r)
 {
     return r == -EBADMSG ||
            (r == -ESTALE && dir->clean && c->sealer && c->sb.seal_mode != SEAL_NONE);
+}
+
+/* What a person may still get of @e, whose current content is bad. */
+static const char *
+what_is_left(struct check *c, const struct entry *e)
+{
+    AUTO_FREE uint8_t *raw = NULL;
+
+    if (e->previous.generation == 0 || bank_load(c->d, c->sealer, &c->sb, &e->previous, &raw) < 0)
+        return "";
+    return "; what it held before is whole, and 'check --salvage' saves it";
 }
 
 /* @quiet counts only. */
@@ -294,16 +305,18 @@ check_current(struct check *c, const struct directory *dir, bool quiet, struct b
             continue;
         r = bank_load(c->d, c->sealer, &c->sb, &e->current, &raw);
         c->res->structures += !quiet;
+        t->contents++;
         if (r == 0)
             continue;
-        if (r == -EIO || r == -ENOMEM)
+        if (r == -ENOMEM || (r == -EIO && quiet))
             return r;
         t->bad++;
         t->forged |= is_forged(c, dir, r);
-        t->torn &= !t->forged && e->current.generation == dir->generation;
+        t->torn &= !t->forged && r != -EIO && e->current.generation == dir->generation;
         snprintf(where, sizeof where, "slot %" PRIu32 " bank %u", e->current.slot, e->current.bank);
         if (!quiet)
-            say(c, 0, where, "'%s' generation %" PRIu64 ": %s", e->name, e->current.generation, words(r));
+            say(c, r == -EIO ? r : 0, where, "'%s' generation %" PRIu64 ": %s%s", e->name,
+                e->current.generation, words(r), what_is_left(c, e));
     }
     return 0;
 }
@@ -359,8 +372,9 @@ check_contents(struct check *c, struct pair *p)
             return 0;
         }
     }
-    say(c, t.forged ? -EBADMSG : -EUCLEAN, "image", "%s; 'vnvram mount -o degraded' serves what is intact",
-        t.forged ? "content was changed by somebody without the key" : "content is damaged");
+    say(c, t.forged ? -EBADMSG : -EUCLEAN, "image",
+        "%u of %u contents %s; 'vnvram mount -o degraded' serves the others", t.bad, t.contents,
+        t.forged ? "were changed by somebody without the key" : "are damaged");
     return 0;
 }
 

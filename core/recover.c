@@ -247,7 +247,8 @@ free_candidates(struct candidate (*c)[2])
 
 /* Verifies every current content of @c; -EBADMSG and I/O errors end it, torn and stale banks count. */
 static int
-verify_banks(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct candidate *c)
+verify_banks(struct dev *d, struct sealer *sealer, const struct superblock *sb, bool degraded,
+             struct candidate *c)
 {
     c->only_own = true;
     for (uint32_t i = 0; i < c->dir.n_entries; i++) {
@@ -263,7 +264,7 @@ verify_banks(struct dev *d, struct sealer *sealer, const struct superblock *sb, 
         if (r == -EBADMSG)
             return report(r, "%s: forged: the content of '%s' (slot %" PRIu32 ") was changed by "
                           "somebody without the key", d->name, e->name, e->current.slot);
-        if (r != -EUCLEAN && r != -ESTALE)
+        if (r != -EUCLEAN && r != -ESTALE && !(r == -EIO && degraded))
             return r;
         c->bad++;
         c->worst = r;
@@ -383,7 +384,7 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
         if (c[i].claim.generation > out->seen)
             out->seen = c[i].claim.generation;
     }
-    r = verify_banks(d, sealer, sb, newest);
+    r = verify_banks(d, sealer, sb, degraded, newest);
     if (r < 0)
         return r;
     if (newest->bad == 0) {
@@ -396,7 +397,7 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
     }
     if (newest->dir.clean || !newest->only_own || older->r < 0)
         return damage(d, sealer, sb, newest);
-    r = verify_banks(d, sealer, sb, older);
+    r = verify_banks(d, sealer, sb, false, older);
     if (r < 0)
         return r;
     if (older->bad > 0)

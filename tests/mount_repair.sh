@@ -118,7 +118,8 @@ check "unmounts" unmounted mnt
 damage a.img "$(($(place b) + 3))"
 before=$(hash a.img)
 check_exit 5 "a damaged content is found" "$VNVRAM" check a.img
-matches "and named" "$OUT" "'b' generation [0-9]+: damaged"
+matches "and named, with what is left of it" "$OUT" "'b' generation [0-9]+: damaged; what it held before is whole"
+matches "and how much else is in order" "$OUT" "image: 1 of [0-9]+ contents are damaged"
 check_exit 5 "it has no other copy to be mended from" "$VNVRAM" check --repair a.img
 check_exit 5 "it is not mounted" "$VNVRAM" mount a.img mnt
 check_exit 0 "the rest can be salvaged" "$VNVRAM" check --salvage rest a.img
