@@ -48,6 +48,7 @@ static struct engine {
     bool need_shutdown; /* ... and since then, or since the last TPM2_Shutdown, something may have
                            changed */
     bool failure_mode;  /* libtpms' own */
+    int load_failure;   /* why it could not be given a state; has been reported */
     unsigned char *resp;
     uint32_t resp_size; /* what libtpms has allocated there */
 } engine;
@@ -75,8 +76,10 @@ on_load(unsigned char **data, uint32_t *length, uint32_t number, const char *nam
     r = nvram_load(engine.nvram, item, data, &len);
     if (r == -ENOENT)
         return TPM_RETRY; /* makes libtpms manufacture: only ever for what may be absent */
-    if (r < 0)
+    if (r < 0) {
+        engine.load_failure = r;
         return TPM_FAIL;
+    }
     *length = (uint32_t)len;
     return TPM_SUCCESS;
 }
@@ -189,6 +192,8 @@ engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
     if (r == 0) {
         rc = TPMLIB_MainInit();
         r = nvram_failure(nvram);
+        if (r == 0)
+            r = engine.load_failure;
         if (r == 0 && rc != TPM_SUCCESS)
             r = report(-EUCLEAN, "the TPM does not accept its stored state (libtpms: 0x%x)", rc);
     }
