@@ -8,10 +8,17 @@
 
 #include <stdbool.h>
 
-enum report_level { REPORT_ERROR = 3, REPORT_WARNING = 4, REPORT_NOTICE = 5, REPORT_INFO = 6, REPORT_DEBUG = 7 };
+enum report_level {
+    REPORT_ERROR = 3,
+    REPORT_WARNING = 4,
+    REPORT_NOTICE = 5,
+    REPORT_INFO = 6,
+    REPORT_DEBUG = 7
+};
 
-/* Where reports go.  The default sink writes "vnvram: TEXT\n" to stderr; with report_use_levels(true)
- * (a daemon under systemd) the line starts with "<N>" instead, which journald reads as a priority. */
+/* Where reports go.  The default sink writes "vnvram: TEXT\n" to stderr; with
+ * report_use_levels(true) (a daemon under systemd) the line starts with "<N>" instead, which
+ * journald reads as a priority. */
 typedef void report_sink(void *arg, enum report_level level, const char *line);
 void report_set_sink(report_sink *sink, void *arg); /* NULL: back to stderr; for tests */
 void report_use_levels(bool on);
@@ -21,7 +28,8 @@ void report_set_prefix(const char *prefix); /* a literal, e.g. "mount.vnvram"; d
  * append strerror(@r): say it where it helps, with errno_text().
  */
 int report(int r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int report_at(enum report_level level, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int report_at(enum report_level level, int r, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* strerror() of a negative errno, thread-safe, for the calling thread until its next call. */
 const char *errno_text(int r);

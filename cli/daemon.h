@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* daemon.h - a process that goes to the background once it works, and tells who started it.
  *
- * The front process waits until the daemon says that it is ready (daemon_ready()) or ends, whose exit code
- * is then its own.  Until it is ready the daemon stays in the front's session, with its terminal for a
- * passphrase and its stderr for reports. */
+ * The front process waits until the daemon says that it is ready (daemon_ready()) or ends, whose
+ * exit code is then its own.  Until it is ready the daemon stays in the front's session, with its
+ * terminal for a passphrase and its stderr for reports. */
 #ifndef VNVRAM_CLI_DAEMON_H
 #define VNVRAM_CLI_DAEMON_H
 
@@ -21,22 +21,22 @@ struct daemon {
  * children can be waited for. */
 void daemon_clean_up(int keep);
 
-/* Forks, unless @foreground.  Returns 0 in the daemon; 1 in the front when all is over, with *@code the
- * front's exit code; or a negative errno (reported). */
+/* Forks, unless @foreground.  Returns 0 in the daemon; 1 in the front when all is over, with *@code
+ * the front's exit code; or a negative errno (reported). */
 int daemon_fork(struct daemon *d, bool foreground, int *code);
 
-/* Ignores SIGHUP and SIGPIPE, blocks SIGTERM and SIGINT and returns a signalfd for them, or a negative
- * errno (reported). */
+/* Ignores SIGHUP and SIGPIPE, blocks SIGTERM and SIGINT and returns a signalfd for them, or a
+ * negative errno (reported). */
 int daemon_signals(void);
 
 /* Gives up for good what a daemon does not need whose image, mount and children are there: all
- * capabilities but CAP_LEASE, and CAP_KILL if its child @child (0: none) is another user's; every path;
- * every system call but those for what is open, for threads, for syslog and a service manager.  Before
- * threads.  A negative errno (reported). */
+ * capabilities but CAP_LEASE, and CAP_KILL if its child @child (0: none) is another user's; every
+ * path; every system call but those for what is open, for threads, for syslog and a service
+ * manager.  Before threads.  A negative errno (reported). */
 int daemon_confine(pid_t child, bool is_others);
 
-/* Leaves the terminal and stderr (reports go to the journal where stderr is it, else to syslog), sends
- * READY=1 to a service manager that asks for it, lets the front go. */
+/* Leaves the terminal and stderr (reports go to the journal where stderr is it, else to syslog),
+ * sends READY=1 to a service manager that asks for it, lets the front go. */
 void daemon_ready(struct daemon *d);
 void daemon_stopping(void); /* tells the service manager */
 

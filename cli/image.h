@@ -29,12 +29,11 @@ struct look {
     struct entry *entries;
     size_t n_entries;
     struct anchor_point anchor; /* .generation 0: none was given, or nothing is authenticated */
-    bool key_missing; /* nothing was authenticated, no bank was read */
+    bool key_missing;           /* nothing was authenticated, no bank was read */
 };
 
-/* Opens the image at @path read-only, without its lock and without writing to it, and compares it with
- * the anchor in the file @anchor (NULL: none).  Findings have
- * been reported. */
+/* Opens the image at @path read-only, without its lock and without writing to it, and compares it
+ * with the anchor in the file @anchor (NULL: none).  Findings have been reported. */
 int image_look(struct look *l, const char *path, struct key_options *key, const char *anchor);
 void image_look_fini(struct look *l);
 

@@ -120,8 +120,8 @@ dev_tail_is_data(struct dev *d)
     if (!buf)
         return true; /* cannot tell: better taken for data than for blank */
     /* -ERANGE: read as far as the device goes, which is what is wanted. */
-    any = d->ops->pread(d, buf, BLOCK_SIZE, d->size - tail) != -ERANGE ||
-          !bytes_are_zero(buf, tail);
+    any =
+        d->ops->pread(d, buf, BLOCK_SIZE, d->size - tail) != -ERANGE || !bytes_are_zero(buf, tail);
     free(buf);
     return any;
 }

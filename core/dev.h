@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* dev.h - the device beneath an image: a seam.  core/dev_file.c is the real one; tests/faultdev.c cuts
- * power, tears sectors and fails flushes.
+/* dev.h - the device beneath an image: a seam.  core/dev_file.c is the real one; tests/faultdev.c
+ * cuts power, tears sectors and fails flushes.
  *
- * Transfers are whole or fail with a negative errno; they are aligned to BLOCK_SIZE in offset, length
- * and memory (dev_alloc()).  pread may be called from any thread at any time; pwrite, sync and medium
- * only by the thread that holds the store's lock. */
+ * Transfers are whole or fail with a negative errno; they are aligned to BLOCK_SIZE in offset,
+ * length and memory (dev_alloc()).  pread may be called from any thread at any time; pwrite, sync
+ * and medium only by the thread that holds the store's lock. */
 #ifndef VNVRAM_CORE_DEV_H
 #define VNVRAM_CORE_DEV_H
 
@@ -37,20 +37,23 @@ struct dev {
     char *name; /* for reports; owned by the implementation */
 };
 
-/* Checked wrappers.  dev_pread and dev_pwrite report() a failure once, with the name and the offset. */
+/* Checked wrappers.  dev_pread and dev_pwrite report() a failure once, with the name and the
+ * offset. */
 int dev_pread(struct dev *d, void *buf, size_t n, uint64_t off);
 int dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off);
 int dev_sync(struct dev *d);
 int dev_medium(struct dev *d, bool on);
-/* A commit's writes come between the two; commits of several threads go one after the other.  dev_begin()
- * may wait a while for somebody who is copying the device, so hold no lock that readers need.  It returns
- * true when somebody else seems to have written to the device since the last dev_end(). */
+/* A commit's writes come between the two; commits of several threads go one after the other.
+ * dev_begin() may wait a while for somebody who is copying the device, so hold no lock that readers
+ * need.  It returns true when somebody else seems to have written to the device since the last
+ * dev_end(). */
 bool dev_begin(struct dev *d);
 void dev_end(struct dev *d);
 void dev_close(struct dev *d); /* NULL is fine */
 void dev_closep(struct dev **d);
 
-/* Whether a tail shorter than a block (sizes need not be whole blocks) holds a byte that is not zero. */
+/* Whether a tail shorter than a block (sizes need not be whole blocks) holds a byte that is not
+ * zero. */
 bool dev_tail_is_data(struct dev *d);
 
 /* @n bytes aligned to BLOCK_SIZE and zeroed; free() them.  NULL when memory is short. */
@@ -59,17 +62,20 @@ void *dev_alloc(size_t n);
 enum dev_open_flags {
     DEV_READ_ONLY = 1, /* else exclusive: waits up to 3 s for the lock, then -EBUSY */
     DEV_CREATE = 2,    /* create a regular file (0600) if there is none */
-    DEV_NO_LOCK = 4,   /* with DEV_READ_ONLY: do not ask for the lock (info, check beside a daemon) */
-    DEV_NO_WAIT = 8,   /* do not wait for the lock */
+    DEV_NO_LOCK = 4, /* with DEV_READ_ONLY: do not ask for the lock (info, check beside a daemon) */
+    DEV_NO_WAIT = 8, /* do not wait for the lock */
 };
 
-/* Opens the regular file or block device at @path.  A writer holds the one lock of the image (an OFD
- * write lock on the whole file; a block device also O_EXCL, a loop device its backing file too).
- * Returns 0, -EBUSY (reported, with the holder's PID where it is known), or another errno (reported). */
+/* Opens the regular file or block device at @path.  A writer holds the one lock of the image (an
+ * OFD write lock on the whole file; a block device also O_EXCL, a loop device its backing file
+ * too). Returns 0, -EBUSY (reported, with the holder's PID where it is known), or another errno
+ * (reported). */
 int dev_file_open(struct dev **out, const char *path, unsigned flags);
-/* For a daemon: from now on copies of the file wait for commits, and commits for copies (core/lease.h). */
+/* For a daemon: from now on copies of the file wait for commits, and commits for copies
+ * (core/lease.h). */
 int dev_file_lease(struct dev *d);
-/* Grows a regular file that is shorter than @size; on a block device -ERANGE when it is too small. */
+/* Grows a regular file that is shorter than @size; on a block device -ERANGE when it is too small.
+ */
 int dev_file_resize(struct dev *d, uint64_t size);
 
 #endif

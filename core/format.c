@@ -14,7 +14,8 @@ static const uint8_t bank_magic[8] = {'V', 'N', 'V', 'R', 'A', 'M', 'B', 'K'};
 /* Common to all three. */
 enum { OFF_MAGIC = 0, OFF_CRC = CRC_OFFSET, OFF_VERSION = 12, OFF_FLAGS = 14, OFF_UUID = 16 };
 
-/* ---- checksums and tags ------------------------------------------------------------------------ */
+/* ---- checksums and tags ------------------------------------------------------------------------
+ */
 
 void
 format_set_crc(uint8_t *buf, size_t len)
@@ -97,7 +98,8 @@ check_frame(const uint8_t *buf, size_t len, const uint8_t magic[8])
     return 0;
 }
 
-/* ---- superblock -------------------------------------------------------------------------------- */
+/* ---- superblock --------------------------------------------------------------------------------
+ */
 
 enum {
     SB_SEQUENCE = 32,
@@ -324,7 +326,8 @@ superblock_bank_offset(const struct superblock *sb, uint32_t slot, unsigned bank
     return g->bank_off[bank] + index * ((uint64_t)BANK_HEADER + g->capacity);
 }
 
-/* ---- directory --------------------------------------------------------------------------------- */
+/* ---- directory ---------------------------------------------------------------------------------
+ */
 
 enum {
     DIR_GENERATION = 32,
@@ -577,8 +580,8 @@ kind_ok(const struct entry *e, const struct superblock *sb)
         return holds_slot && e->id != 0 &&
                (e->current.generation == 0 || e->current.slot == e->slot);
     case ENTRY_TOMBSTONE:
-        return e->slot == SLOT_NONE && e->current.generation == 0 &&
-               e->previous.generation != 0 && e->reserved == 0;
+        return e->slot == SLOT_NONE && e->current.generation == 0 && e->previous.generation != 0 &&
+               e->reserved == 0;
     case ENTRY_RESERVED:
         return e->slot == SLOT_NONE && e->current.generation == 0 && e->reserved != 0;
     }
@@ -678,7 +681,8 @@ names_differ(const struct directory *dir)
     }
     qsort(by, dir->n_entries, sizeof(*by), id_order);
     for (uint32_t i = 1; i < dir->n_entries; i++) {
-        if (by[i]->kind == ENTRY_FILE && by[i - 1]->kind == ENTRY_FILE && by[i - 1]->id == by[i]->id)
+        if (by[i]->kind == ENTRY_FILE && by[i - 1]->kind == ENTRY_FILE &&
+            by[i - 1]->id == by[i]->id)
             return -EUCLEAN;
     }
     return 0;
@@ -735,7 +739,8 @@ decode_header(struct directory *dir, const uint8_t *buf, const struct superblock
         .next_id = load_le64(buf + DIR_NEXT_ID),
         .recoveries = load_le64(buf + DIR_RECOVERIES),
         .committed = (int64_t)load_le64(buf + DIR_COMMITTED),
-        .owner = {.epoch = load_le64(buf + DIR_OWNER), .time = (int64_t)load_le64(buf + DIR_OWNER + 40)},
+        .owner = {.epoch = load_le64(buf + DIR_OWNER),
+                  .time = (int64_t)load_le64(buf + DIR_OWNER + 40)},
         .root = {.mode = load_le32(buf + DIR_ROOT),
                  .uid = load_le32(buf + DIR_ROOT + 4),
                  .gid = load_le32(buf + DIR_ROOT + 8)},
@@ -750,7 +755,8 @@ decode_header(struct directory *dir, const uint8_t *buf, const struct superblock
 }
 
 int
-directory_decode(struct directory *out, const uint8_t *buf, uint64_t len, const struct superblock *sb)
+directory_decode(struct directory *out, const uint8_t *buf, uint64_t len,
+                 const struct superblock *sb)
 {
     struct directory dir = {0};
     int r = check_frame(buf, len, directory_magic);
@@ -795,7 +801,8 @@ directory_copy(struct directory *to, const struct directory *from)
     return 0;
 }
 
-/* ---- bank -------------------------------------------------------------------------------------- */
+/* ---- bank --------------------------------------------------------------------------------------
+ */
 
 enum {
     BANK_BANK = 14,

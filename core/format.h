@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* format.h - the structures of an image (doc/format.md) as host structs, and their translation to and
- * from bytes.  Pure: no I/O, no state, no locks.
+/* format.h - the structures of an image (doc/format.md) as host structs, and their translation to
+ * and from bytes.  Pure: no I/O, no state, no locks.
  *
  * Decoders take untrusted bytes and return 0, -ENODATA (no magic: not such a structure), -EUCLEAN
- * (magic, but the checksum or a field is wrong) or -EPROTONOSUPPORT (checksum right, version newer).
- * Outputs are written only on success.  None of them looks at the authentication tag: its place is
- * given, and the caller has the sealer. */
+ * (magic, but the checksum or a field is wrong) or -EPROTONOSUPPORT (checksum right, version
+ * newer). Outputs are written only on success.  None of them looks at the authentication tag: its
+ * place is given, and the caller has the sealer. */
 #ifndef VNVRAM_CORE_FORMAT_H
 #define VNVRAM_CORE_FORMAT_H
 
@@ -36,7 +36,8 @@ enum {
 struct segment {
     uint32_t capacity; /* content bytes of a slot, a multiple of BLOCK_SIZE */
     uint32_t count;
-    uint64_t bank_off[2]; /* where bank 0 and bank 1 of the first slot lie; stride BANK_HEADER + capacity */
+    uint64_t bank_off[2]; /* where bank 0 and bank 1 of the first slot lie; stride BANK_HEADER +
+                             capacity */
 };
 
 struct superblock {
@@ -83,8 +84,8 @@ struct file_attr {
     struct timespec atime, mtime, ctime;
 };
 
-/* Whether an image can hold them: a name of 1 to 255 bytes without NUL and '/' that is not "." or "..";
- * permission bits only, nanoseconds below a second. */
+/* Whether an image can hold them: a name of 1 to 255 bytes without NUL and '/' that is not "." or
+ * ".."; permission bits only, nanoseconds below a second. */
 bool entry_name_ok(const char *name, size_t len);
 bool file_attr_ok(const struct file_attr *a);
 
@@ -97,8 +98,8 @@ enum entry_kind {
 struct entry {
     char name[NAME_MAX_LEN + 1];
     enum entry_kind kind;
-    uint64_t id;       /* a file's identity, never used twice in an image */
-    uint32_t slot;     /* FILE: the slot it holds (its content, if any, lies there); else SLOT_NONE */
+    uint64_t id;   /* a file's identity, never used twice in an image */
+    uint32_t slot; /* FILE: the slot it holds (its content, if any, lies there); else SLOT_NONE */
     uint32_t reserved; /* bytes promised to the name (--reserve), 0 for none */
     /* The slot kept for that promise; SLOT_NONE when the file's own slot is large enough. */
     uint32_t reserve_slot;
@@ -143,9 +144,10 @@ struct directory_claim {
     uint32_t key_epoch;
 };
 void directory_claim(const uint8_t *block, struct directory_claim *claim);
-/* Also checks every entry against the geometry of @sb: slots and banks exist, lengths fit, no name and
- * no slot twice. */
-int directory_decode(struct directory *dir, const uint8_t *buf, uint64_t len, const struct superblock *sb);
+/* Also checks every entry against the geometry of @sb: slots and banks exist, lengths fit, no name
+ * and no slot twice. */
+int directory_decode(struct directory *dir, const uint8_t *buf, uint64_t len,
+                     const struct superblock *sb);
 void directory_fini(struct directory *dir);
 int directory_copy(struct directory *to, const struct directory *from); /* -ENOMEM */
 
@@ -159,11 +161,13 @@ struct bank_header {
 
 /* Content bytes of @length as they lie on disk: zero-padded to whole blocks. */
 uint64_t bank_padded(uint64_t length);
-void bank_encode(const struct bank_header *h, uint8_t *buf); /* BANK_HEADER bytes; tag zero, CRC unset */
+void bank_encode(const struct bank_header *h,
+                 uint8_t *buf); /* BANK_HEADER bytes; tag zero, CRC unset */
 /* @buf is the header and @padded content bytes; the CRC covers both. */
 int bank_decode(struct bank_header *h, const uint8_t *buf, uint64_t padded);
 
-/* Length and generation that a bank's header block claims, unverified: 0, -ENODATA without the magic. */
+/* Length and generation that a bank's header block claims, unverified: 0, -ENODATA without the
+ * magic. */
 int bank_peek(const uint8_t *block, uint64_t *length, uint64_t *generation);
 /* Whether @block starts with the magic of any structure of ours. */
 bool format_has_magic(const uint8_t *block);
@@ -172,7 +176,8 @@ bool format_has_magic(const uint8_t *block);
 void format_set_crc(uint8_t *buf, size_t len);
 bool format_crc_ok(const uint8_t *buf, size_t len);
 /* The structure's tag, computed with tag and CRC fields as zero. */
-int format_seal(struct sealer *s, enum seal_purpose purpose, uint8_t *buf, size_t len); /* tag, then CRC */
+int format_seal(struct sealer *s, enum seal_purpose purpose, uint8_t *buf,
+                size_t len); /* tag, then CRC */
 /* With @s NULL (check without a key) everything counts as authentic. */
 int format_verify(struct sealer *s, enum seal_purpose purpose, const uint8_t *buf, size_t len);
 

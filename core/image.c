@@ -37,7 +37,8 @@ superblock_write(struct dev *d, unsigned copy, const struct superblock *sb, stru
     return r < 0 ? r : dev_pwrite(d, buf, BLOCK_SIZE, superblock_offset(copy));
 }
 
-/* A structure in the wrong place: only somebody with our key can have signed it, so it was moved. */
+/* A structure in the wrong place: only somebody with our key can have signed it, so it was moved.
+ */
 static int
 misplaced(const struct sealer *sealer)
 {
@@ -91,7 +92,8 @@ check_readable(const uint8_t *buf, uint64_t len, const struct superblock *sb)
 
     if (r == 0)
         directory_fini(&back);
-    return r == -EUCLEAN ? report(-EINVAL, "refusing to write a directory that could not be read") : r;
+    return r == -EUCLEAN ? report(-EINVAL, "refusing to write a directory that could not be read")
+                         : r;
 }
 
 int
@@ -120,8 +122,8 @@ directory_write(struct dev *d, struct sealer *sealer, const struct superblock *s
 /* Reads a bank as long as its own header says and verifies that it is a whole content of ours: what
  * lies where another content was expected. */
 static int
-load_other(struct dev *d, struct sealer *sealer, const struct superblock *sb, const struct content *c,
-           const uint8_t *block, struct bank_header *h)
+load_other(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+           const struct content *c, const uint8_t *block, struct bank_header *h)
 {
     uint64_t at = superblock_bank_offset(sb, c->slot, c->bank);
     AUTO_FREE uint8_t *buf = NULL;
@@ -147,7 +149,8 @@ load_other(struct dev *d, struct sealer *sealer, const struct superblock *sb, co
 }
 
 static bool
-bank_is_at_home(const struct bank_header *h, const struct superblock *sb, uint32_t slot, unsigned bank)
+bank_is_at_home(const struct bank_header *h, const struct superblock *sb, uint32_t slot,
+                unsigned bank)
 {
     return h->slot == slot && h->bank == bank && memcmp(h->uuid, sb->uuid, UUID_SIZE) == 0 &&
            h->seal_mode == sb->seal_mode;
@@ -231,6 +234,5 @@ bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, st
     }
     c->length = len;
     memcpy(c->digest, buf + BANK_TAG, SEAL_TAG_SIZE);
-    return dev_pwrite(d, buf, BANK_HEADER + padded,
-                      superblock_bank_offset(sb, c->slot, c->bank));
+    return dev_pwrite(d, buf, BANK_HEADER + padded, superblock_bank_offset(sb, c->slot, c->bank));
 }

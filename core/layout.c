@@ -7,7 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Room for every slot's file and for every bank's tombstone with longest names, twice over for growth. */
+/* Room for every slot's file and for every bank's tombstone with longest names, twice over for
+ * growth. */
 enum { LONGEST_RECORD = 440, DIRECTORY_GRAIN = 64 * 1024 };
 
 static uint64_t
@@ -87,8 +88,8 @@ zero_range(struct dev *d, uint64_t off, uint64_t len)
     return 0;
 }
 
-/* Every place where a structure may be looked for; on an image that is zero already this writes nothing
- * that reading would not have shown, so holes of a new sparse file stay holes. */
+/* Every place where a structure may be looked for; on an image that is zero already this writes
+ * nothing that reading would not have shown, so holes of a new sparse file stay holes. */
 static int
 zero_structures(struct dev *d, const struct superblock *sb)
 {
@@ -164,7 +165,8 @@ fini_directory(struct directory *dir)
 int
 store_format(struct dev *d, const struct format_spec *spec, struct sealer *sealer)
 {
-    AUTO(fini_directory) struct directory dir = {.next_id = 1, .superblock_sequence = 1, .clean = true};
+    AUTO(fini_directory)
+    struct directory dir = {.next_id = 1, .superblock_sequence = 1, .clean = true};
     struct superblock sb;
     struct timespec now;
     int r = store_layout(&sb, spec, NULL);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* lease.h - keeps commits and those who copy the image file out of each other's way.
  *
- * During a commit the file is under a write lease of the kernel's: who opens it then (cp, a backup) waits
- * in open(2) until the commit has ended.  A commit that finds the file open elsewhere waits for the
- * copy to end, once, and not for long.  So a copy that is quick sees one commit's state whole.
+ * During a commit the file is under a write lease of the kernel's: who opens it then (cp, a backup)
+ * waits in open(2) until the commit has ended.  A commit that finds the file open elsewhere waits
+ * for the copy to end, once, and not for long.  So a copy that is quick sees one commit's state
+ * whole.
  *
- * The lease is taken at the beginning of each commit and given back at its end, two system calls: between
- * commits there is nothing to protect, so nobody waits then, and there is no break for us to answer. */
+ * The lease is taken at the beginning of each commit and given back at its end, two system calls:
+ * between commits there is nothing to protect, so nobody waits then, and there is no break for us
+ * to answer. */
 #ifndef VNVRAM_CORE_LEASE_H
 #define VNVRAM_CORE_LEASE_H
 
@@ -20,13 +22,13 @@ enum {
 
 /* @fd is the one descriptor of the file in this process, open for writing; it stays the caller's.
  * Where there are no leases (network file systems, block devices, a file of another user's without
- * CAP_LEASE) it is harmless and does nothing.  Ignores SIGIO from now on, with which the kernel tells
- * that somebody waits.  NULL when memory is short. */
+ * CAP_LEASE) it is harmless and does nothing.  Ignores SIGIO from now on, with which the kernel
+ * tells that somebody waits.  NULL when memory is short. */
 struct lease *lease_new(int fd);
 void lease_free(struct lease *l); /* NULL is fine */
 
-/* Around each commit, from any thread; commits go one after the other.  lease_begin() waits, at most
- * LEASE_HOLD_MS, and returns whether the file has been changed by somebody else since the last
+/* Around each commit, from any thread; commits go one after the other.  lease_begin() waits, at
+ * most LEASE_HOLD_MS, and returns whether the file has been changed by somebody else since the last
  * lease_end(): its ctime or size is another. */
 bool lease_begin(struct lease *l);
 void lease_end(struct lease *l);

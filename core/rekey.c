@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* rekey.c - key slots and volume keys: changes of the superblock that a power cut leaves old or new. */
+/* rekey.c - key slots and volume keys: changes of the superblock that a power cut leaves old or
+ * new. */
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
 #include <errno.h>
 #include <string.h>
 
-/* Writes @sb to both copies, the worse one first, each flushed before the other is touched: one good copy
- * is on the medium at any time. */
+/* Writes @sb to both copies, the worse one first, each flushed before the other is touched: one
+ * good copy is on the medium at any time. */
 static int
 write_both(struct store *s, const struct superblock *sb, struct sealer *sealer)
 {
@@ -26,7 +27,8 @@ write_both(struct store *s, const struct superblock *sb, struct sealer *sealer)
     return 0;
 }
 
-/* Two settled directories that demand the new superblock: spoiling one must not let an old one back. */
+/* Two settled directories that demand the new superblock: spoiling one must not let an old one
+ * back. */
 static int
 demand_superblock(struct store *s)
 {
@@ -60,9 +62,11 @@ store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE
     return demand_superblock(s);
 }
 
-/* ---- reseal ------------------------------------------------------------------------------------- */
+/* ---- reseal -------------------------------------------------------------------------------------
+ */
 
-/* Commits the unchanged state with the mark that lets recovery pass over a directory of another key. */
+/* Commits the unchanged state with the mark that lets recovery pass over a directory of another
+ * key. */
 static int
 announce(struct store *s)
 {
@@ -80,7 +84,8 @@ static int
 rewrite_content(struct store *s, struct superblock *sb, struct sealer *sealer, struct entry *e,
                 uint64_t generation)
 {
-    struct content c = {.slot = e->current.slot, .bank = 1 - e->current.bank, .generation = generation};
+    struct content c = {
+        .slot = e->current.slot, .bank = 1 - e->current.bank, .generation = generation};
     uint64_t padded = bank_padded(e->current.length);
     AUTO_FREE uint8_t *raw = NULL;
     struct bank_header h;
@@ -126,7 +131,8 @@ fini_directory(struct directory *dir)
     directory_fini(dir);
 }
 
-/* Old ciphertext whose key is gone is zeroed; it would be of no use but to a thief of the old key. */
+/* Old ciphertext whose key is gone is zeroed; it would be of no use but to a thief of the old key.
+ */
 static int
 wipe_unused_banks(struct store *s)
 {
@@ -157,7 +163,8 @@ wipe_unused_banks(struct store *s)
 
 /* From here on only the new key counts, and the store owns its sealer. */
 static int
-switch_over(struct store *s, const struct superblock *sb, struct sealer **sealer, struct directory *next)
+switch_over(struct store *s, const struct superblock *sb, struct sealer **sealer,
+            struct directory *next)
 {
     int r = write_both(s, sb, *sealer);
 

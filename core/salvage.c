@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* salvage.c - contents found by their own headers, named by whatever directory can still be read. */
+/* salvage.c - contents found by their own headers, named by whatever directory can still be read.
+ */
 #include "core/salvage.h"
 #include "base/bytes.h"
 #include "base/scope.h"
@@ -64,7 +65,8 @@ is_content(const struct content *c, const struct bank_header *h, const uint8_t *
 }
 
 static void
-name_content(const struct salvage *s, const struct bank_header *h, const uint8_t *raw, struct salvaged *out)
+name_content(const struct salvage *s, const struct bank_header *h, const uint8_t *raw,
+             struct salvaged *out)
 {
     for (uint32_t i = 0; i < s->dir.n_entries; i++) {
         const struct entry *e = &s->dir.entries[i];
@@ -140,7 +142,8 @@ salvage_bank(struct salvage *s, const uint8_t *block, uint64_t *off)
     raw = dev_alloc(BANK_HEADER + padded);
     if (!raw)
         return -ENOMEM;
-    if (dev_pread(s->d, raw, BANK_HEADER + padded, *off) < 0 || !format_crc_ok(raw, BANK_HEADER + padded)) {
+    if (dev_pread(s->d, raw, BANK_HEADER + padded, *off) < 0 ||
+        !format_crc_ok(raw, BANK_HEADER + padded)) {
         s->lost++;
         return 0;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* salvage.h - every content on a device that still verifies, whatever else is damaged.  Writes nothing. */
+/* salvage.h - every content on a device that still verifies, whatever else is damaged.  Writes
+ * nothing. */
 #ifndef VNVRAM_CORE_SALVAGE_H
 #define VNVRAM_CORE_SALVAGE_H
 
@@ -22,11 +23,11 @@ struct salvaged {
 /* @data is s->length bytes, valid during the call.  A negative return ends the salvage with it. */
 typedef int salvage_sink(void *arg, const struct salvaged *s, const uint8_t *data);
 
-/* Looks at every block of @d.  Without a readable superblock @unlock is not asked, and only contents that
- * are not sealed can be read.  *@n counts what was handed out, *@lost the banks of ours that do not verify.
- * Returns 0 also when nothing was found; findings of keys (-ENOKEY, -EKEYREJECTED, ...); I/O errors
- * of single blocks are reported and passed over. */
-int store_salvage(struct dev *d, store_unlock_fn *unlock, void *arg, salvage_sink *sink, void *sink_arg,
-                  unsigned *n, unsigned *lost);
+/* Looks at every block of @d.  Without a readable superblock @unlock is not asked, and only
+ * contents that are not sealed can be read.  *@n counts what was handed out, *@lost the banks of
+ * ours that do not verify. Returns 0 also when nothing was found; findings of keys (-ENOKEY,
+ * -EKEYREJECTED, ...); I/O errors of single blocks are reported and passed over. */
+int store_salvage(struct dev *d, store_unlock_fn *unlock, void *arg, salvage_sink *sink,
+                  void *sink_arg, unsigned *n, unsigned *lost);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* sealer.h - what core asks of cryptography: a seam.  crypt/plain.c (SHA-256 digests, no secrecy) and
- * crypt/sealed.c (AES-CBC, then HMAC-SHA-256) implement it.
+/* sealer.h - what core asks of cryptography: a seam.  crypt/plain.c (SHA-256 digests, no secrecy)
+ * and crypt/sealed.c (AES-CBC, then HMAC-SHA-256) implement it.
  *
  * Thread rules: a sealer is immutable after it is made; all operations may run in parallel. */
 #ifndef VNVRAM_CORE_SEALER_H
@@ -19,7 +19,8 @@ struct sealer;
 
 struct sealer_ops {
     enum seal_mode mode;
-    /* A fresh IV; all zero for SEAL_NONE.  -EIO when there is no randomness: then nothing is written. */
+    /* A fresh IV; all zero for SEAL_NONE.  -EIO when there is no randomness: then nothing is
+     * written. */
     int (*new_iv)(struct sealer *s, uint8_t iv[SEAL_IV_SIZE]);
     /* In place; @len is a multiple of SEAL_BLOCK. */
     int (*encrypt)(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len);

@@ -66,8 +66,8 @@ add_superblocks(struct snapshot *sn, struct store *s)
     return 0;
 }
 
-/* Both directories tell the same, settled state, without an owner: one of this generation, one of the
- * next, as after an unmount. */
+/* Both directories tell the same, settled state, without an owner: one of this generation, one of
+ * the next, as after an unmount. */
 static int
 add_directories(struct snapshot *sn, struct store *s, struct directory *dir)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* store.h - an open image: its committed entries, its slots, and transactions on them.
  *
- * The rules of doc/design.md ("Commit", "Mount", "Settle") live here and nowhere else.  All functions
- * are thread-safe: one lock inside, held for the length of a commit.  The store knows nothing of open
- * files: whoever works on content that is not committed yet holds a slot for it (store_slot_*).
+ * The rules of doc/design.md ("Commit", "Mount", "Settle") live here and nowhere else.  All
+ * functions are thread-safe: one lock inside, held for the length of a commit.  The store knows
+ * nothing of open files: whoever works on content that is not committed yet holds a slot for it
+ * (store_slot_*).
  *
  * Errors: negative errno; findings as in base/finding.h.  What is wrong with an image, or with the
  * device beneath it, has been reported when a function returns. */
@@ -17,7 +18,8 @@
 
 struct store;
 
-/* ---- format ------------------------------------------------------------------------------------ */
+/* ---- format ------------------------------------------------------------------------------------
+ */
 
 struct slot_class {
     uint32_t count;
@@ -42,23 +44,26 @@ struct format_spec {
     uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE];
 };
 
-/* Lays the image out: fills geometry, size and sequence of *@sb.  -ERANGE when spec->image_size is too
- * small (*@need tells what it would take), -EINVAL for impossible classes.  @need may be NULL. */
+/* Lays the image out: fills geometry, size and sequence of *@sb.  -ERANGE when spec->image_size is
+ * too small (*@need tells what it would take), -EINVAL for impossible classes.  @need may be NULL.
+ */
 int store_layout(struct superblock *sb, const struct format_spec *spec, uint64_t *need);
 
-/* Writes a new image to @d, whatever it holds: zeroes every structure's place, then writes directory
- * and superblocks and flushes.  @sealer matches spec->seal_mode; it stays the caller's.  The superblock's
- * key_epoch is 1 when sealed. */
+/* Writes a new image to @d, whatever it holds: zeroes every structure's place, then writes
+ * directory and superblocks and flushes.  @sealer matches spec->seal_mode; it stays the caller's.
+ * The superblock's key_epoch is 1 when sealed. */
 int store_format(struct dev *d, const struct format_spec *spec, struct sealer *sealer);
 
 /* What lies on a device: 0 (superblock found; it may yet be damaged), -ENODATA blank, -EMEDIUMTYPE
- * foreign, -EUCLEAN (no superblock, but banks or directories of ours), or an I/O error.  Reports nothing. */
+ * foreign, -EUCLEAN (no superblock, but banks or directories of ours), or an I/O error.  Reports
+ * nothing. */
 int store_probe(struct dev *d);
 
-/* ---- open -------------------------------------------------------------------------------------- */
+/* ---- open --------------------------------------------------------------------------------------
+ */
 
-/* Makes the sealer for @sb: -ENOKEY, -EKEYREJECTED, -EKEYREVOKED, -EPROTONOSUPPORT (reported).  Called
- * once per distinct superblock copy until one opens. */
+/* Makes the sealer for @sb: -ENOKEY, -EKEYREJECTED, -EKEYREVOKED, -EPROTONOSUPPORT (reported).
+ * Called once per distinct superblock copy until one opens. */
 typedef int store_unlock_fn(void *arg, const struct superblock *sb, struct sealer **out);
 
 struct store_options {
@@ -67,19 +72,21 @@ struct store_options {
     bool repair;    /* restore an unreadable superblock copy from the good one */
     store_unlock_fn *unlock;
     void *unlock_arg;
-    /* Decides whether the image is the newest, and follows each commit before it is acknowledged; when
-     * it cannot, the store is read-only for good.  Stays the caller's, outlives the store; NULL: none. */
+    /* Decides whether the image is the newest, and follows each commit before it is acknowledged;
+     * when it cannot, the store is read-only for good.  Stays the caller's, outlives the store;
+     * NULL: none. */
     struct anchor *anchor;
     bool accept_rollback; /* take the image as it is, whatever the anchor says */
 };
 
-/* Opens the image on @d, recovering a torn last commit (reported, counted) as DESIGN's "Mount" says.
- * On success the store owns @d; on failure the caller still does. */
+/* Opens the image on @d, recovering a torn last commit (reported, counted) as DESIGN's "Mount"
+ * says. On success the store owns @d; on failure the caller still does. */
 int store_open(struct store **out, struct dev *d, const struct store_options *opt);
 void store_close(struct store *s); /* commits nothing; closes the device; NULL is fine */
 void store_closep(struct store **s);
 
-/* ---- look -------------------------------------------------------------------------------------- */
+/* ---- look --------------------------------------------------------------------------------------
+ */
 
 struct store_info {
     uint8_t uuid[UUID_SIZE];
@@ -89,7 +96,7 @@ struct store_info {
     uint32_t slots_total, slots_used; /* used: by committed entries, reservations and holds */
     uint64_t bytes_total, bytes_used; /* capacity of all slots; length of all committed content */
     uint32_t files, tombstones;
-    bool clean;          /* the newest directory carries the clean mark */
+    bool clean; /* the newest directory carries the clean mark */
     bool held_tpm12, held_tpm20;
     bool recovered;      /* this open undid a torn commit */
     uint64_t recoveries; /* of the image, ever */
@@ -99,8 +106,8 @@ struct store_info {
     const char *read_only_why; /* static text, NULL when writable */
 };
 void store_get_info(struct store *s, struct store_info *info);
-const struct superblock *store_superblock(const struct store *s); /* constant while the store is open,
-                                                                     but for key slots */
+const struct superblock *store_superblock(const struct store *s); /* constant while the store is
+                                                                     open, but for key slots */
 void store_get_root(struct store *s, struct file_attr *root);
 
 /* Committed entries, all kinds, in directory order.  Copies: n of them, free() the array. */
@@ -108,30 +115,36 @@ int store_list(struct store *s, struct entry **entries, size_t *n);
 int store_find(struct store *s, const char *name, struct entry *e); /* -ENOENT; any kind */
 int store_find_id(struct store *s, uint64_t id, struct entry *e);   /* FILE entries only */
 
-/* Reads and verifies content into @buf (c->length bytes).  -ESTALE when the bank has been reused since
- * (a previous content), -EUCLEAN, -EBADMSG, -EIO. */
+/* Reads and verifies content into @buf (c->length bytes).  -ESTALE when the bank has been reused
+ * since (a previous content), -EUCLEAN, -EBADMSG, -EIO. */
 int store_read(struct store *s, const struct content *c, void *buf);
 /* Whether the bank still holds @c, by its header and tag (for .vnvram/previous listings). */
 bool store_is_whole(struct store *s, const struct content *c);
 
-/* ---- slots ------------------------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------------------------------
+ */
 
-/* Takes the smallest free slot of at least @size bytes (size 0: any) and holds it.  @name's own reserved
- * slot is preferred when it fits (may be NULL).  Among equals, slots without previous content go first,
- * then the one whose previous content is oldest.  -ENOSPC, -EFBIG past the largest class. */
+/* Takes the smallest free slot of at least @size bytes (size 0: any) and holds it.  @name's own
+ * reserved slot is preferred when it fits (may be NULL).  Among equals, slots without previous
+ * content go first, then the one whose previous content is oldest.  -ENOSPC, -EFBIG past the
+ * largest class. */
 int store_slot_take(struct store *s, uint64_t size, const char *name, uint32_t *slot);
 void store_slot_hold(struct store *s, uint32_t slot); /* one more hold on a slot in use */
-void store_slot_drop(struct store *s, uint32_t slot); /* free when no hold and no committed entry is left */
+void store_slot_drop(struct store *s,
+                     uint32_t slot); /* free when no hold and no committed entry is left */
 uint32_t store_slot_capacity(const struct store *s, uint32_t slot);
 uint32_t store_largest_capacity(const struct store *s);
 
 uint64_t store_new_id(struct store *s); /* for a new file; persistent with the next commit */
 
-/* ---- transactions ------------------------------------------------------------------------------ */
+/* ---- transactions ------------------------------------------------------------------------------
+ */
 
 enum change_op {
-    CHANGE_FILE,     /* id: create (name, slot, attr) or change; attr always taken; content if .has_content */
-    CHANGE_RENAME,   /* id takes name; whoever has it is displaced: its content becomes name's previous */
+    CHANGE_FILE,     /* id: create (name, slot, attr) or change; attr always taken; content if
+                        .has_content */
+    CHANGE_RENAME,   /* id takes name; whoever has it is displaced: its content becomes name's
+                        previous */
     CHANGE_EXCHANGE, /* id and other swap names; previous contents go with their files */
     CHANGE_UNLINK,   /* id goes; a tombstone stays while its content is whole */
     CHANGE_ROOT,     /* attr of the root */
@@ -143,7 +156,8 @@ struct change {
     enum change_op op;
     uint64_t id, other;
     const char *name;
-    uint32_t slot;    /* CHANGE_FILE: where the file lives from now on; held by the caller or its own */
+    uint32_t
+        slot; /* CHANGE_FILE: where the file lives from now on; held by the caller or its own */
     bool has_content; /* CHANGE_FILE: data and len replace the content whole (len 0: empty) */
     const void *data; /* stays the caller's, unchanged during the call */
     size_t len;
@@ -151,9 +165,9 @@ struct change {
 };
 
 /* Applies @n changes, in order, as one commit: all or none, durable when it returns 0, one flush.
- * A change that does not fit the committed state (-ENOENT, -EEXIST, -EINVAL, -ENOSPC, -EFBIG) fails the
- * whole commit before anything is written; -EROFS once the store is read-only.  After a failed write or
- * flush (-EIO) the store is read-only for good.  n = 0 writes a plain new generation. */
+ * A change that does not fit the committed state (-ENOENT, -EEXIST, -EINVAL, -ENOSPC, -EFBIG) fails
+ * the whole commit before anything is written; -EROFS once the store is read-only.  After a failed
+ * write or flush (-EIO) the store is read-only for good.  n = 0 writes a plain new generation. */
 int store_commit(struct store *s, const struct change *changes, size_t n, uint64_t *generation);
 
 /* The commit that changes nothing but the clean mark; 0 at once when it is already clean. */
@@ -162,7 +176,8 @@ int store_settle(struct store *s);
 /* Makes the store read-only for good; @why is static text.  The first reason stays. */
 void store_set_read_only(struct store *s, int r, const char *why);
 
-/* ---- snapshot ---------------------------------------------------------------------------------- */
+/* ---- snapshot ----------------------------------------------------------------------------------
+ */
 
 /* A consistent image of the committed state, marked clean, without owner.  Holds a copy of the used
  * parts in memory, shared by snapshots of one generation. */
@@ -170,17 +185,19 @@ struct snapshot;
 int store_snapshot(struct store *s, struct snapshot **out);
 uint64_t snapshot_size(const struct snapshot *sn);
 uint64_t snapshot_generation(const struct snapshot *sn);
-int snapshot_pread(const struct snapshot *sn, void *buf, size_t n, uint64_t off); /* within the size */
+int snapshot_pread(const struct snapshot *sn, void *buf, size_t n,
+                   uint64_t off); /* within the size */
 void snapshot_put(struct snapshot *sn);
 
-/* ---- keys (core/rekey.c) ------------------------------------------------------------------------ */
+/* ---- keys (core/rekey.c) ------------------------------------------------------------------------
+ */
 
 /* Replaces the key slots in both superblocks, each copy flushed before the other is written, then
  * commits a directory that refuses older superblocks.  Durable when it returns 0. */
 int store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE]);
-/* New volume key: rewrites all content under @sealer (key epoch +1) and switches over atomically.  Takes
- * over @sealer, whatever it returns. */
-int store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE],
-                 uint8_t key_size);
+/* New volume key: rewrites all content under @sealer (key epoch +1) and switches over atomically.
+ * Takes over @sealer, whatever it returns. */
+int store_reseal(struct store *s, struct sealer *sealer,
+                 uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE], uint8_t key_size);
 
 #endif

@@ -12,12 +12,12 @@ struct store {
     struct anchor *anchor; /* NULL: none */
     struct sealer *sealer;
     struct superblock sb;
-    unsigned sb_best;      /* which copy (0 = A, 1 = B) was read; the other is written first */
-    struct directory dir;  /* what the last successful flush made durable */
-    uint64_t seen;         /* highest generation that any directory on the medium ever claimed */
+    unsigned sb_best;     /* which copy (0 = A, 1 = B) was read; the other is written first */
+    struct directory dir; /* what the last successful flush made durable */
+    uint64_t seen;        /* highest generation that any directory on the medium ever claimed */
     uint64_t next_id;
     uint32_t n_slots;
-    uint32_t *holds;       /* per slot: work on content that is not committed yet, open files */
+    uint32_t *holds; /* per slot: work on content that is not committed yet, open files */
     bool recovered;
     uint64_t flushes;
     int read_only;
@@ -25,41 +25,44 @@ struct store {
     struct snapshot *snapshot; /* of dir's generation, or NULL */
 };
 
-/* ---- image.c: single structures on the device, verified ----------------------------------------- */
+/* ---- image.c: single structures on the device, verified -----------------------------------------
+ */
 
 uint64_t superblock_offset(unsigned copy);
 
 /* Reads the superblock copy into @buf (BLOCK_SIZE, aligned) and decodes it, without its tag. */
 int superblock_load(struct dev *d, unsigned copy, uint8_t *buf, struct superblock *sb);
 /* Encodes, seals and writes one copy; no flush. */
-int superblock_write(struct dev *d, unsigned copy, const struct superblock *sb, struct sealer *sealer);
+int superblock_write(struct dev *d, unsigned copy, const struct superblock *sb,
+                     struct sealer *sealer);
 
-/* Reads and verifies directory @index: 0, -ENODATA (nothing there), -EUCLEAN (torn or damaged), -EBADMSG
- * (checksum right, tag wrong), -EPROTONOSUPPORT, or an I/O error.  *@claim is zero when the checksum is
- * wrong. */
-int directory_load(struct dev *d, struct sealer *sealer, const struct superblock *sb, unsigned index,
-                   struct directory *dir, struct directory_claim *claim);
+/* Reads and verifies directory @index: 0, -ENODATA (nothing there), -EUCLEAN (torn or damaged),
+ * -EBADMSG (checksum right, tag wrong), -EPROTONOSUPPORT, or an I/O error.  *@claim is zero when
+ * the checksum is wrong. */
+int directory_load(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+                   unsigned index, struct directory *dir, struct directory_claim *claim);
 int directory_write(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                     struct directory *dir); /* fills dir->digest */
 
-/* Reads the bank that should hold @c and verifies that it does.  *@raw is header and padded content, still
- * sealed; free() it.  -ESTALE: another content lies there, whole; -EUCLEAN: torn or damaged; -EBADMSG:
- * forged or transplanted. */
+/* Reads the bank that should hold @c and verifies that it does.  *@raw is header and padded
+ * content, still sealed; free() it.  -ESTALE: another content lies there, whole; -EUCLEAN: torn or
+ * damaged; -EBADMSG: forged or transplanted. */
 int bank_load(struct dev *d, struct sealer *sealer, const struct superblock *sb,
               const struct content *c, uint8_t **raw);
 /* Writes @len bytes as content of @c's slot, bank and generation; fills c->length and c->digest. */
 int bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct content *c,
                const void *data, size_t len);
 
-/* ---- commit.c ------------------------------------------------------------------------------------ */
+/* ---- commit.c
+ * ------------------------------------------------------------------------------------ */
 
-/* Writes @next into the inactive directory and flushes; on success it is the store's directory.  Takes
- * over *@next.  The lock is held. */
+/* Writes @next into the inactive directory and flushes; on success it is the store's directory.
+ * Takes over *@next.  The lock is held. */
 int commit_directory(struct store *s, struct directory *next);
 /* A copy of the committed directory, with the next generation and neither clean nor resealing. */
 int next_directory(struct store *s, struct directory *next);
-/* A transaction's frame: between commits of others, with the lock held.  Anything but the image as the
- * store knows it makes the store read-only for good. */
+/* A transaction's frame: between commits of others, with the lock held.  Anything but the image as
+ * the store knows it makes the store read-only for good. */
 struct store *commit_begin(struct store *s);
 void commit_endp(struct store **s);
 /* Moves the anchor to the committed directory. */
@@ -69,17 +72,18 @@ int commit_flush(struct store *s);
 int settle_locked(struct store *s);
 int fail_store(struct store *s, int r, const char *why);
 
-/* ---- recover.c ----------------------------------------------------------------------------------- */
+/* ---- recover.c
+ * ----------------------------------------------------------------------------------- */
 
 struct recovery {
     struct directory dir;
     uint64_t seen;
-    bool recovered; /* the newest commit was torn, or a directory is unreadable */
+    bool recovered;               /* the newest commit was torn, or a directory is unreadable */
     struct directory_claim other; /* the directory that is not shown; generation 0: unreadable */
 };
 /* Finds the state to show, as doc/format.md's "Recovery" says; reports findings. */
-int recover_directory(struct dev *d, struct sealer *sealer, const struct superblock *sb, bool degraded,
-                      struct recovery *out);
+int recover_directory(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+                      bool degraded, struct recovery *out);
 
 struct superblocks {
     struct superblock sb;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* cmddev.h - an abstract command device: takes a command, gives its response later.  fs/devfile.c shows
- * one as the file tpm0; tpm/link.c implements one over the TPM process's socket; tests have an echo.
+/* cmddev.h - an abstract command device: takes a command, gives its response later.  fs/devfile.c
+ * shows one as the file tpm0; tpm/link.c implements one over the TPM process's socket; tests have
+ * an echo.
  *
  * Thread rules: submit and cancel may be called from any thread and never wait for the device.  The
- * completion runs on the device's own thread, exactly once per accepted submit, also when the device
- * dies (r < 0, no response).  No lock of the caller's is held then. */
+ * completion runs on the device's own thread, exactly once per accepted submit, also when the
+ * device dies (r < 0, no response).  No lock of the caller's is held then. */
 #ifndef VNVRAM_FS_CMDDEV_H
 #define VNVRAM_FS_CMDDEV_H
 

@@ -30,7 +30,8 @@ struct fs_options {
 
 /* The store stays the caller's and must outlive the fs. */
 int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
-/* Starts its threads; before any request is served.  @tpm is what tpm0 stands for, NULL: no tpm0. */
+/* Starts its threads; before any request is served.  @tpm is what tpm0 stands for, NULL: no tpm0.
+ */
 int fs_start(struct fs *fs, struct cmddev *tpm);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mountinfo.h - what is mounted where, from /proc/self/mountinfo: without touching any mount, since one
- * whose daemon hangs would hang us too. */
+/* mountinfo.h - what is mounted where, from /proc/self/mountinfo: without touching any mount, since
+ * one whose daemon hangs would hang us too. */
 #ifndef VNVRAM_FS_MOUNTINFO_H
 #define VNVRAM_FS_MOUNTINFO_H
 
