@@ -65,15 +65,16 @@ words(int r)
     }
 }
 
-/* One structure of an image that is missing, or that lies on a bad sector, is damage; only a whole device
- * without any is blank. */
+/* One structure of an image that is missing, or that lies on a bad sector, is damage; only a whole
+ * device without any is blank. */
 static int
 as_damage(int r)
 {
     return r == -ENODATA || r == -EIO ? -EUCLEAN : r;
 }
 
-/* ---- superblocks -------------------------------------------------------------------------------- */
+/* ---- superblocks --------------------------------------------------------------------------------
+ */
 
 struct copies {
     uint8_t *buf[2];
@@ -154,19 +155,21 @@ check_copy(struct check *c, const struct copies *k, unsigned i, unsigned best)
     }
     if (r < 0)
         say(c, as_damage(r), superblock_name(i), "%s%s", words(r),
-            as_damage(r) == -EUCLEAN && i != best ? "; the other copy is whole: 'check --repair' restores this one"
-                                       : "");
+            as_damage(r) == -EUCLEAN && i != best
+                ? "; the other copy is whole: 'check --repair' restores this one"
+                : "");
     else if (i != best && memcmp(k->buf[0], k->buf[1], BLOCK_SIZE) != 0)
         say(c, contradicts ? -EUCLEAN : 0, superblock_name(i),
-            contradicts
-                ? "contradicts the other copy"
-                : "older than the other copy: an update was interrupted; the next mount finishes it");
+            contradicts ? "contradicts the other copy"
+                        : "older than the other copy: an update was interrupted; the next mount "
+                          "finishes it");
 }
 
-/* The sealer, or none where there is no key: then checksums only.  A key that does not open the copy to
- * believe may open the other, and so tell tampering from a wrong key. */
+/* The sealer, or none where there is no key: then checksums only.  A key that does not open the
+ * copy to believe may open the other, and so tell tampering from a wrong key. */
 static int
-unlock_copies(struct check *c, const struct copies *k, unsigned best, store_unlock_fn *unlock, void *arg)
+unlock_copies(struct check *c, const struct copies *k, unsigned best, store_unlock_fn *unlock,
+              void *arg)
 {
     unsigned other = 1 - best;
     int r = unlock ? unlock(arg, &c->sb, &c->sealer) : -ENOKEY;
@@ -213,13 +216,14 @@ check_superblocks(struct check *c, store_unlock_fn *unlock, void *arg, bool *fou
     for (unsigned i = 0; i < 2; i++)
         check_copy(c, &k, i, best);
     if (c->sb.image_size > c->d->size)
-        say(c, -ERANGE, "image", "truncated: %" PRIu64 " of %" PRIu64 " bytes are there", c->d->size,
-            c->sb.image_size);
+        say(c, -ERANGE, "image", "truncated: %" PRIu64 " of %" PRIu64 " bytes are there",
+            c->d->size, c->sb.image_size);
     *found = true;
     return 0;
 }
 
-/* ---- directories and banks ---------------------------------------------------------------------- */
+/* ---- directories and banks ----------------------------------------------------------------------
+ */
 
 struct pair {
     struct directory dir[2];
@@ -249,14 +253,17 @@ check_directories(struct check *c, struct pair *p)
 
         if (p->r[i] == -EBADMSG && resealing && p->claim[i].key_epoch != c->sb.key_epoch) {
             p->r[i] = -ENOKEY;
-            say(c, 0, name, "of another volume key: a reseal was interrupted; the next mount settles it");
+            say(c, 0, name,
+                "of another volume key: a reseal was interrupted; the next mount settles it");
         } else if (p->r[i] == -EUCLEAN && p->r[1 - i] == 0) {
-            say(c, p->r[i], name, "damaged, or a commit that was cut short; a mount shows generation %"
-                PRIu64, p->dir[1 - i].generation);
+            say(c, p->r[i], name,
+                "damaged, or a commit that was cut short; a mount shows generation %" PRIu64,
+                p->dir[1 - i].generation);
         } else if (p->r[i] < 0) {
             say(c, as_damage(p->r[i]), name, "%s", words(p->r[i]));
         } else if (p->dir[i].superblock_sequence > c->sb.sequence) {
-            say(c, -ESTALE, name, "demands a newer superblock: the image's superblock was rolled back");
+            say(c, -ESTALE, name,
+                "demands a newer superblock: the image's superblock was rolled back");
         }
     }
     if (p->r[0] == 0 && p->r[1] == 0 && p->dir[0].generation == p->dir[1].generation)
@@ -267,7 +274,8 @@ check_directories(struct check *c, struct pair *p)
 
 struct bank_tally {
     unsigned contents, bad;
-    bool torn; /* every bad bank is one that the directory's own generation wrote: a mount may fall back */
+    bool torn; /* every bad bank is one that the directory's own generation wrote: a mount may fall
+                  back */
     bool forged;
 };
 
@@ -321,8 +329,8 @@ check_current(struct check *c, const struct directory *dir, bool quiet, struct b
     return 0;
 }
 
-/* Contents before are a courtesy: their banks may be overwritten at any time by a commit that was then
- * cut short.  Only a forged one is a problem. */
+/* Contents before are a courtesy: their banks may be overwritten at any time by a commit that was
+ * then cut short.  Only a forged one is a problem. */
 static int
 check_previous(struct check *c, const struct directory *dir)
 {
@@ -340,8 +348,10 @@ check_previous(struct check *c, const struct directory *dir)
             continue;
         if (r == -EIO || r == -ENOMEM)
             return r;
-        snprintf(where, sizeof where, "slot %" PRIu32 " bank %u", e->previous.slot, e->previous.bank);
-        say(c, r == -EBADMSG ? r : 0, where, "the content before of '%s', generation %" PRIu64 ": %s", e->name,
+        snprintf(where, sizeof where, "slot %" PRIu32 " bank %u", e->previous.slot,
+                 e->previous.bank);
+        say(c, r == -EBADMSG ? r : 0, where,
+            "the content before of '%s', generation %" PRIu64 ": %s", e->name,
             e->previous.generation, r == -EBADMSG ? words(r) : "no longer whole");
     }
     return 0;

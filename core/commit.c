@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* commit.c - transactions: changes applied to a copy of the directory, the contents they bring written
- * to banks that nobody depends on, then the inactive directory, then one flush. */
+/* commit.c - transactions: changes applied to a copy of the directory, the contents they bring
+ * written to banks that nobody depends on, then the inactive directory, then one flush. */
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
@@ -16,7 +16,8 @@ fail_store(struct store *s, int r, const char *why)
     s->read_only = r;
     s->read_only_why = why;
     dev_medium(s->dev, true); /* the cache may now show what no medium holds */
-    return report(r, "%s: %s: read-only from now on; what was acknowledged is safe", s->dev->name, why);
+    return report(r, "%s: %s: read-only from now on; what was acknowledged is safe", s->dev->name,
+                  why);
 }
 
 int
@@ -83,7 +84,8 @@ commit_directory(struct store *s, struct directory *next)
     return commit_anchor(s);
 }
 
-/* ---- the frame --------------------------------------------------------------------------------- */
+/* ---- the frame ---------------------------------------------------------------------------------
+ */
 
 /* Whether the superblocks are still ours.  A copy that was bad before may be so. */
 static bool
@@ -102,7 +104,8 @@ has_our_superblock(struct store *s)
     return buf && sb;
 }
 
-/* Whether recovery would find the very directory that we have committed, and all its contents whole. */
+/* Whether recovery would find the very directory that we have committed, and all its contents
+ * whole. */
 static bool
 has_our_directory(struct store *s)
 {
@@ -117,8 +120,8 @@ has_our_directory(struct store *s)
     return same;
 }
 
-/* Somebody has touched the file.  Changed owners, modes and links are harmless; other bytes are not: what
- * would be written over them might mix two states. */
+/* Somebody has touched the file.  Changed owners, modes and links are harmless; other bytes are
+ * not: what would be written over them might mix two states. */
 static void
 judge_touch(struct store *s)
 {
@@ -126,8 +129,8 @@ judge_touch(struct store *s)
         return;
     s->read_only = -EUCLEAN;
     s->read_only_why = "somebody else has written to the image";
-    report(-EUCLEAN, "%s: %s: read-only from now on; what lies there is no longer known", s->dev->name,
-           s->read_only_why);
+    report(-EUCLEAN, "%s: %s: read-only from now on; what lies there is no longer known",
+           s->dev->name, s->read_only_why);
 }
 
 struct store *
@@ -148,7 +151,8 @@ commit_endp(struct store **s)
     dev_end((*s)->dev);
 }
 
-/* ---- the plan ----------------------------------------------------------------------------------- */
+/* ---- the plan -----------------------------------------------------------------------------------
+ */
 
 /* A content to write: the entry that gets it is found by id, since entries move. */
 struct planned {
@@ -228,8 +232,8 @@ fits(const struct plan *p, uint32_t slot, uint32_t size)
 }
 
 /* Keeps the promise to @e's name after its slot has changed; @freed is the slot that it gave up, or
- * SLOT_NONE.  A promise that no slot can keep any more is dropped, aloud: refusing the change would lose
- * more. */
+ * SLOT_NONE.  A promise that no slot can keep any more is dropped, aloud: refusing the change would
+ * lose more. */
 static void
 keep_promise(struct plan *p, struct entry *e, uint32_t freed)
 {
@@ -276,7 +280,8 @@ retire_entry(struct plan *p, int i, struct content previous)
         remove_entry(&p->dir, i);
 }
 
-/* ---- changes ------------------------------------------------------------------------------------ */
+/* ---- changes ------------------------------------------------------------------------------------
+ */
 
 /* Of several contents for one file the last counts; none (@len 0) is one, too. */
 static void
@@ -336,7 +341,8 @@ apply_file(struct plan *p, const struct change *c)
     int i = directory_find_id(&p->dir, c->id);
     struct entry *e;
 
-    if (c->id == 0 || c->id >= p->dir.next_id || c->slot >= p->s->n_slots || !file_attr_ok(&c->attr))
+    if (c->id == 0 || c->id >= p->dir.next_id || c->slot >= p->s->n_slots ||
+        !file_attr_ok(&c->attr))
         return -EINVAL;
     if (c->has_content && c->len > superblock_slot_capacity(&p->s->sb, c->slot))
         return -EFBIG;
@@ -507,7 +513,8 @@ apply(struct plan *p, const struct change *c)
     return -EINVAL;
 }
 
-/* ---- banks -------------------------------------------------------------------------------------- */
+/* ---- banks --------------------------------------------------------------------------------------
+ */
 
 static bool
 names_bank(const struct content *c, uint32_t slot, unsigned bank)
@@ -536,8 +543,8 @@ previous_generation(const struct directory *dir, uint32_t slot, unsigned bank)
     return 0;
 }
 
-/* The bank of @slot to write: never one that the last flushed directory shows; of two that are free, the
- * one whose previous content is oldest or that has none. */
+/* The bank of @slot to write: never one that the last flushed directory shows; of two that are
+ * free, the one whose previous content is oldest or that has none. */
 static int
 free_bank(const struct plan *p, uint32_t slot)
 {
@@ -609,8 +616,8 @@ shrink_directory(const struct plan *p, struct directory *dir)
 
         for (uint32_t i = 0; i < dir->n_entries; i++) {
             if (dir->entries[i].kind == ENTRY_TOMBSTONE &&
-                (oldest < 0 || dir->entries[i].previous.generation <
-                                   dir->entries[oldest].previous.generation))
+                (oldest < 0 ||
+                 dir->entries[i].previous.generation < dir->entries[oldest].previous.generation))
                 oldest = (int)i;
         }
         if (oldest < 0)
@@ -627,7 +634,8 @@ check_sizes(const struct plan *p)
     for (size_t i = 0; i < p->n_writes; i++) {
         int k = directory_find_id(&p->dir, p->writes[i].id);
 
-        if (k >= 0 && p->writes[i].len > superblock_slot_capacity(&p->s->sb, p->dir.entries[k].slot))
+        if (k >= 0 &&
+            p->writes[i].len > superblock_slot_capacity(&p->s->sb, p->dir.entries[k].slot))
             return -EFBIG;
     }
     return 0;

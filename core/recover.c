@@ -9,7 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* ---- what lies on a device at all --------------------------------------------------------------- */
+/* ---- what lies on a device at all ---------------------------------------------------------------
+ */
 
 enum { PROBE_CHUNK = 1024 * 1024 };
 
@@ -67,7 +68,8 @@ store_probe(struct dev *d)
     return p.any ? -EMEDIUMTYPE : -ENODATA;
 }
 
-/* ---- superblocks -------------------------------------------------------------------------------- */
+/* ---- superblocks --------------------------------------------------------------------------------
+ */
 
 struct copy {
     uint8_t *buf;
@@ -75,15 +77,14 @@ struct copy {
     int r; /* of superblock_load() */
 };
 
-static void
-free_copies(struct copy (*c)[2])
+static void free_copies(struct copy (*c)[2])
 {
     free((*c)[0].buf);
     free((*c)[1].buf);
 }
 
-/* A bad sector under one copy (-EIO) is what there is another for.  Were that one older than it should
- * be, the directory would tell. */
+/* A bad sector under one copy (-EIO) is what there is another for.  Were that one older than it
+ * should be, the directory would tell. */
 static int
 read_copies(struct dev *d, struct copy c[2])
 {
@@ -110,8 +111,8 @@ explain_no_superblock(struct dev *d, const struct copy c[2])
                       "use the vnvram that made it",
                       d->name);
     if (d->size < FIRST_DIRECTORY && (c[0].r == -EUCLEAN || format_has_magic(c[0].buf)))
-        return report(-ERANGE, "%s: truncated to %" PRIu64 " bytes; restore it from a copy", d->name,
-                      d->size);
+        return report(-ERANGE, "%s: truncated to %" PRIu64 " bytes; restore it from a copy",
+                      d->name, d->size);
     if (c[0].r == -EUCLEAN || c[1].r == -EUCLEAN)
         return report(-EUCLEAN, "%s: damaged: both superblocks are unreadable", d->name);
     r = store_probe(d);
@@ -138,10 +139,11 @@ newer_copy(const struct copy c[2])
     return c[1].sb.sequence > c[0].sb.sequence;
 }
 
-/* The other copy must be unreadable, older, or the same to the byte; one whose checksum is right but
- * whose tag is wrong was made by somebody without the key. */
+/* The other copy must be unreadable, older, or the same to the byte; one whose checksum is right
+ * but whose tag is wrong was made by somebody without the key. */
 static int
-judge_other(struct dev *d, const struct copy *best, const struct copy *other, struct superblocks *out)
+judge_other(struct dev *d, const struct copy *best, const struct copy *other,
+            struct superblocks *out)
 {
     bool frame_ok = format_has_magic(other->buf) && format_crc_ok(other->buf, BLOCK_SIZE);
     bool other_key = other->r == 0 && other->sb.key_epoch != best->sb.key_epoch;
@@ -160,28 +162,31 @@ judge_other(struct dev *d, const struct copy *best, const struct copy *other, st
     }
     if (!frame_ok || other->r < 0) {
         out->other_bad = true;
-        report_at(REPORT_WARNING, 0, "%s: one of two superblocks is unreadable; "
-                  "'vnvram check --repair' restores it from the other", d->name);
+        report_at(REPORT_WARNING, 0,
+                  "%s: one of two superblocks is unreadable; "
+                  "'vnvram check --repair' restores it from the other",
+                  d->name);
     } else if (memcmp(best->buf, other->buf, BLOCK_SIZE) != 0) {
-        if (best->sb.sequence == other->sb.sequence ||
-            best->sb.seal_mode != other->sb.seal_mode ||
+        if (best->sb.sequence == other->sb.sequence || best->sb.seal_mode != other->sb.seal_mode ||
             memcmp(best->sb.uuid, other->sb.uuid, UUID_SIZE) != 0)
-            return report(-EUCLEAN, "%s: damaged: the two superblocks contradict each other", d->name);
+            return report(-EUCLEAN, "%s: damaged: the two superblocks contradict each other",
+                          d->name);
         out->other_stale = true;
     }
     return 0;
 }
 
-/* The newer copy does not take the key, or says that its cipher is another or that it needs none (@r);
- * perhaps the key opens the older one.  If that proves the newer one authentic, the key has been removed
- * since; else somebody tampered with it. */
+/* The newer copy does not take the key, or says that its cipher is another or that it needs none
+ * (@r); perhaps the key opens the older one.  If that proves the newer one authentic, the key has
+ * been removed since; else somebody tampered with it. */
 static int
-judge_rejected(struct dev *d, const struct copy *best, const struct copy *other, store_unlock_fn *unlock,
-               void *arg, int r)
+judge_rejected(struct dev *d, const struct copy *best, const struct copy *other,
+               store_unlock_fn *unlock, void *arg, int r)
 {
     AUTO(sealer_freep) struct sealer *sealer = NULL;
-    bool comparable = other->r == 0 && other->sb.seal_mode != SEAL_NONE &&
-                      (best->sb.seal_mode == SEAL_NONE || other->sb.key_epoch == best->sb.key_epoch);
+    bool comparable =
+        other->r == 0 && other->sb.seal_mode != SEAL_NONE &&
+        (best->sb.seal_mode == SEAL_NONE || other->sb.key_epoch == best->sb.key_epoch);
 
     if (comparable && memcmp(other->buf, best->buf, BLOCK_SIZE) != 0 &&
         unlock(arg, &other->sb, &sealer) == 0 &&
@@ -213,9 +218,10 @@ recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct su
     out->sealer = sealer;
     r = format_verify(sealer, SEAL_SUPERBLOCK, c[best].buf, BLOCK_SIZE);
     if (r < 0)
-        return report(r, r == -EBADMSG
-                             ? "%s: forged: the superblock was changed by somebody without the key"
-                             : "%s: damaged: the superblock's digest is wrong",
+        return report(r,
+                      r == -EBADMSG
+                          ? "%s: forged: the superblock was changed by somebody without the key"
+                          : "%s: damaged: the superblock's digest is wrong",
                       d->name);
     r = judge_other(d, &c[best], &c[1 - best], out);
     if (r < 0)
@@ -227,7 +233,8 @@ recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct su
     return 0;
 }
 
-/* ---- directories -------------------------------------------------------------------------------- */
+/* ---- directories --------------------------------------------------------------------------------
+ */
 
 struct candidate {
     struct directory dir;
@@ -238,14 +245,14 @@ struct candidate {
     int worst;     /* of bad banks: -EUCLEAN or -ESTALE */
 };
 
-static void
-free_candidates(struct candidate (*c)[2])
+static void free_candidates(struct candidate (*c)[2])
 {
     directory_fini(&(*c)[0].dir);
     directory_fini(&(*c)[1].dir);
 }
 
-/* Verifies every current content of @c; -EBADMSG and I/O errors end it, torn and stale banks count. */
+/* Verifies every current content of @c; -EBADMSG and I/O errors end it, torn and stale banks count.
+ */
 static int
 verify_banks(struct dev *d, struct sealer *sealer, const struct superblock *sb, bool degraded,
              struct candidate *c)
@@ -262,8 +269,10 @@ verify_banks(struct dev *d, struct sealer *sealer, const struct superblock *sb, 
         if (r == 0)
             continue;
         if (r == -EBADMSG)
-            return report(r, "%s: forged: the content of '%s' (slot %" PRIu32 ") was changed by "
-                          "somebody without the key", d->name, e->name, e->current.slot);
+            return report(r,
+                          "%s: forged: the content of '%s' (slot %" PRIu32 ") was changed by "
+                          "somebody without the key",
+                          d->name, e->name, e->current.slot);
         if (r != -EUCLEAN && r != -ESTALE && !(r == -EIO && degraded))
             return r;
         c->bad++;
@@ -287,14 +296,14 @@ report_bad_banks(struct dev *d, struct sealer *sealer, const struct superblock *
             continue;
         r = bank_load(d, sealer, sb, &e->current, &raw);
         if (r < 0)
-            report(r, "%s: '%s' (slot %" PRIu32 ", bank %u, generation %" PRIu64 "): %s", d->name, e->name,
-                   e->current.slot, e->current.bank, e->current.generation,
+            report(r, "%s: '%s' (slot %" PRIu32 ", bank %u, generation %" PRIu64 "): %s", d->name,
+                   e->name, e->current.slot, e->current.bank, e->current.generation,
                    r == -ESTALE ? "another content lies in its place" : "damaged");
     }
 }
 
-/* A directory that does not authenticate is forged, but for one case: a reseal was interrupted, and the
- * other directory, which does authenticate, says so. */
+/* A directory that does not authenticate is forged, but for one case: a reseal was interrupted, and
+ * the other directory, which does authenticate, says so. */
 static int
 judge_forged(struct dev *d, const struct superblock *sb, struct candidate c[2])
 {
@@ -314,7 +323,8 @@ judge_forged(struct dev *d, const struct superblock *sb, struct candidate c[2])
 }
 
 static int
-load_candidates(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct candidate c[2])
+load_candidates(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+                struct candidate c[2])
 {
     for (unsigned i = 0; i < 2; i++) {
         c[i].r = directory_load(d, sealer, sb, i, &c[i].dir, &c[i].claim);
@@ -328,20 +338,23 @@ load_candidates(struct dev *d, struct sealer *sealer, const struct superblock *s
     return judge_forged(d, sb, c);
 }
 
-/* An older superblock than the directory knows: put back by somebody, or both copies lost a write. */
+/* An older superblock than the directory knows: put back by somebody, or both copies lost a write.
+ */
 static int
 check_sequence(struct dev *d, const struct superblock *sb, const struct directory *dir)
 {
     if (dir->superblock_sequence <= sb->sequence)
         return 0;
-    return report(-ESTALE, "%s: rolled back: the superblock is older (%" PRIu64 ") than the directory "
-                  "demands (%" PRIu64 ")", d->name, sb->sequence, dir->superblock_sequence);
+    return report(-ESTALE,
+                  "%s: rolled back: the superblock is older (%" PRIu64 ") than the directory "
+                  "demands (%" PRIu64 ")",
+                  d->name, sb->sequence, dir->superblock_sequence);
 }
 
 /* Takes @c's directory as the state to show. */
 static int
-choose(struct dev *d, const struct superblock *sb, struct candidate *c, const struct candidate *other,
-       struct recovery *out)
+choose(struct dev *d, const struct superblock *sb, struct candidate *c,
+       const struct candidate *other, struct recovery *out)
 {
     int r = check_sequence(d, sb, &c->dir);
 
@@ -355,14 +368,17 @@ choose(struct dev *d, const struct superblock *sb, struct candidate *c, const st
 }
 
 static int
-damage(struct dev *d, struct sealer *sealer, const struct superblock *sb, const struct candidate *newest)
+damage(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+       const struct candidate *newest)
 {
     report_bad_banks(d, sealer, sb, newest);
     /* Whole and authentic, but not what a settled directory names: put there by somebody. */
     if (newest->worst == -ESTALE && newest->dir.clean && sealer->ops->mode != SEAL_NONE)
         return report(-EBADMSG, "%s: forged: older content was put in place of newer", d->name);
-    return report(-EUCLEAN, "%s: damaged; nothing was changed. 'vnvram check' explains, "
-                  "'vnvram mount -o degraded' serves what is intact", d->name);
+    return report(-EUCLEAN,
+                  "%s: damaged; nothing was changed. 'vnvram check' explains, "
+                  "'vnvram mount -o degraded' serves what is intact",
+                  d->name);
 }
 
 int
@@ -378,7 +394,8 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
         return r;
     if (c[0].r < 0 && c[1].r < 0)
         return report(-EUCLEAN, "%s: damaged: both directories are unreadable", d->name);
-    newest = c[1].r == 0 && (c[0].r < 0 || c[1].dir.generation > c[0].dir.generation) ? &c[1] : &c[0];
+    newest =
+        c[1].r == 0 && (c[0].r < 0 || c[1].dir.generation > c[0].dir.generation) ? &c[1] : &c[0];
     older = newest == &c[0] ? &c[1] : &c[0];
     for (unsigned i = 0; i < 2; i++) {
         if (c[i].claim.generation > out->seen)

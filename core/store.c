@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* store.c - opening, looking, slots.  commit.c changes, recover.c finds the state, image.c reads and
- * writes single structures. */
+/* store.c - opening, looking, slots.  commit.c changes, recover.c finds the state, image.c reads
+ * and writes single structures. */
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
@@ -29,10 +29,11 @@ directory_find_id(const struct directory *dir, uint64_t id)
     return -1;
 }
 
-/* ---- open -------------------------------------------------------------------------------------- */
+/* ---- open --------------------------------------------------------------------------------------
+ */
 
-/* An update of the superblocks was interrupted between the copies: finish it, so that the older copy
- * (and a key slot that was removed from it) does not stay.  Likewise a repair. */
+/* An update of the superblocks was interrupted between the copies: finish it, so that the older
+ * copy (and a key slot that was removed from it) does not stay.  Likewise a repair. */
 static int
 finish_superblocks(struct store *s)
 {
@@ -104,8 +105,10 @@ load(struct store *s, const struct store_options *opt, bool *superblock_stale)
     s->sealer = sbs.sealer;
     *superblock_stale = sbs.other_stale || (opt->repair && sbs.other_bad);
     if (s->sb.ro_compat != 0 && !opt->read_only)
-        return report(-EPROTONOSUPPORT, "%s: has a feature that this version can only read; "
-                      "mount it with -o ro", s->dev->name);
+        return report(-EPROTONOSUPPORT,
+                      "%s: has a feature that this version can only read; "
+                      "mount it with -o ro",
+                      s->dev->name);
     r = recover_directory(s->dev, s->sealer, &s->sb, opt->degraded, &rec);
     if (r < 0)
         return r;
@@ -119,8 +122,10 @@ load(struct store *s, const struct store_options *opt, bool *superblock_stale)
     if (s->anchor && anchor_get(s->anchor)->generation > s->seen)
         s->seen = anchor_get(s->anchor)->generation; /* rolled back, and accepted */
     if (rec.recovered)
-        report_at(REPORT_WARNING, 0, "%s: the last commit was cut short; generation %" PRIu64
-                  ", the one before, is shown", s->dev->name, rec.dir.generation);
+        report_at(REPORT_WARNING, 0,
+                  "%s: the last commit was cut short; generation %" PRIu64
+                  ", the one before, is shown",
+                  s->dev->name, rec.dir.generation);
     s->n_slots = superblock_slot_count(&s->sb);
     s->holds = calloc(s->n_slots, sizeof s->holds[0]);
     return s->holds ? 0 : -ENOMEM;
@@ -158,8 +163,8 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
         s->read_only = -EROFS;
         s->read_only_why = opt->degraded ? "degraded: the image is damaged" : "mounted read-only";
     }
-    /* Whatever a killed daemon left in the cache must be on the medium before it is believed, and what
-     * is believed must have come from there. */
+    /* Whatever a killed daemon left in the cache must be on the medium before it is believed, and
+     * what is believed must have come from there. */
     r = opt->read_only ? 0 : dev_sync(d);
     if (r == 0)
         r = dev_medium(d, true);
@@ -190,7 +195,8 @@ store_closep(struct store **s)
     store_close(*s);
 }
 
-/* ---- look -------------------------------------------------------------------------------------- */
+/* ---- look --------------------------------------------------------------------------------------
+ */
 
 /* One byte a slot: whether it is in use.  NULL when memory is short. */
 static uint8_t *
@@ -362,7 +368,8 @@ store_set_read_only(struct store *s, int r, const char *why)
     }
 }
 
-/* ---- slots ------------------------------------------------------------------------------------- */
+/* ---- slots -------------------------------------------------------------------------------------
+ */
 
 uint32_t
 store_slot_capacity(const struct store *s, uint32_t slot)

@@ -64,7 +64,8 @@ bool virt_next(struct virt *v, uint64_t dir, uint64_t *at, struct stat *st,
 
 struct virt_file;
 
-/* -ENFILE when images of too many generations are open.  A previous content needs no state: *@f is NULL then. */
+/* -ENFILE when images of too many generations are open.  A previous content needs no state: *@f is
+ * NULL then. */
 int virt_open(struct virt *v, uint64_t ino, struct virt_file **f);
 /* *@buf is malloc()ed, *@got bytes; free it with virt_free_data(). */
 int virt_read(struct virt *v, uint64_t ino, struct virt_file *f, size_t n, uint64_t off, char **buf,
