@@ -13,8 +13,10 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
+#include <time.h>
 
 enum { HEADER_SIZE = 10, OFF_SIZE = 2 };
+enum { OPEN_WAIT_S = 2 };
 
 /* What the one client's open file holds. */
 struct client {
@@ -22,6 +24,7 @@ struct client {
     bool waiting;    /* a command of this client's is outstanding or queued */
     bool queued;     /* ... queued in buf, behind a former client's */
     bool touched;    /* some of the response was read */
+    bool closed;     /* a close(2) was the last that came from it: its release may be on the way */
     int error;       /* the response is this instead, to be told once */
     size_t off, len; /* buf[off..len) is response that nobody has read */
     uint8_t buf[CMDDEV_MAX];
@@ -31,11 +34,20 @@ struct client {
     bool interrupted; /* ... and shall be told EINTR */
 };
 
+/* The open(2) that waits for the release of a client that has closed. */
+struct opener {
+    fuse_req_t req; /* NULL: there is none */
+    int flags;
+    bool interrupted;
+    struct timespec until; /* CLOCK_MONOTONIC; then it is told EBUSY */
+};
+
 struct devfile {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct cmddev *dev;
     struct client client;
+    struct opener opener;
     uint64_t last_id;
     bool busy;       /* a command is outstanding: on_done() will come */
     uint64_t runner; /* ... whose it is; a client that has gone gets no response */
@@ -158,7 +170,34 @@ on_interrupt(fuse_req_t req, void *arg)
         d->client.interrupted = true;
         pthread_cond_signal(&d->wake);
     }
+    if (d->opener.req == req) {
+        d->opener.interrupted = true;
+        pthread_cond_signal(&d->wake);
+    }
     pthread_mutex_unlock(&d->lock);
+}
+
+static bool
+is_over(const struct timespec *until)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > until->tv_sec ||
+           (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec);
+}
+
+/* A request that has waited enough, and what to tell it; NULL: there is none. */
+static fuse_req_t
+take_overdue(struct devfile *d, int *error)
+{
+    *error = EINTR;
+    if (d->client.reader && d->client.interrupted)
+        return steal(&d->client.reader);
+    if (d->opener.req && d->opener.interrupted)
+        return steal(&d->opener.req);
+    *error = EBUSY;
+    return d->opener.req && is_over(&d->opener.until) ? steal(&d->opener.req) : NULL;
 }
 
 static void *
@@ -168,16 +207,20 @@ interrupter(void *arg)
 
     pthread_mutex_lock(&d->lock);
     while (!d->closing) {
-        fuse_req_t req = NULL;
+        int error;
+        fuse_req_t req = take_overdue(d, &error);
 
-        if (d->client.reader && d->client.interrupted)
-            req = steal(&d->client.reader);
         if (!req) {
-            pthread_cond_wait(&d->wake, &d->lock);
+            struct timespec until = d->opener.until;
+
+            if (d->opener.req)
+                pthread_cond_timedwait(&d->wake, &d->lock, &until);
+            else
+                pthread_cond_wait(&d->wake, &d->lock);
             continue;
         }
         pthread_mutex_unlock(&d->lock);
-        fuse_reply_err(req, EINTR);
+        fuse_reply_err(req, error);
         pthread_mutex_lock(&d->lock);
     }
     pthread_mutex_unlock(&d->lock);
@@ -188,13 +231,17 @@ int
 devfile_new(struct devfile **out, struct cmddev *dev)
 {
     AUTO_FREE struct devfile *d = calloc(1, sizeof *d);
+    pthread_condattr_t monotonic;
     int r;
 
     if (!d)
         return report(-ENOMEM, "no memory for the TPM's device file");
     d->dev = dev;
     pthread_mutex_init(&d->lock, NULL);
-    pthread_cond_init(&d->wake, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&d->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     r = pthread_create(&d->interrupter, NULL, interrupter, d);
     if (r)
         return report(-r, "cannot start a thread for the TPM's device file: %s", errno_text(r));
@@ -202,28 +249,42 @@ devfile_new(struct devfile **out, struct cmddev *dev)
     return 0;
 }
 
-/* The id of the new client; 0: @fi only reads; -EBUSY. */
+/* The id of the new client; 0: who opens with @flags only reads; -EBUSY. */
 static int
-claim(struct devfile *d, const struct fuse_file_info *fi, uint64_t *id)
+claim(struct devfile *d, int flags, uint64_t *id)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&d->lock);
-
     if (d->client.id)
         return -EBUSY;
     *id = 0;
-    if ((fi->flags & O_ACCMODE) == O_RDONLY)
+    if ((flags & O_ACCMODE) == O_RDONLY)
         return 0;
     *id = ++d->last_id;
     d->client = (struct client){.id = *id, .touched = true};
     return 0;
 }
 
-/* The client @id goes. */
+static void unclaim(struct devfile *d, uint64_t id);
+
+static void
+grant(struct devfile *d, fuse_req_t req, uint64_t id)
+{
+    /* A stream has no file position, for which a write would queue, unkillable, behind a waiting
+     * read. */
+    struct fuse_open_out out = {.fh = id,
+                                .open_flags = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM};
+
+    if (fuse_reply_buf(req, (const char *)&out, sizeof out) < 0)
+        unclaim(d, id); /* the open was interrupted: no release will come */
+}
+
+/* The client @id goes, and who waits for that comes. */
 static void
 unclaim(struct devfile *d, uint64_t id)
 {
     struct client *c = &d->client;
     struct answer a = {.error = EIO};
+    fuse_req_t next = NULL;
+    uint64_t next_id = 0;
     bool cancel = false;
 
     pthread_mutex_lock(&d->lock);
@@ -232,29 +293,68 @@ unclaim(struct devfile *d, uint64_t id)
         a.poll = steal(&c->poll);
         cancel = d->busy && d->runner == id;
         explicit_bzero(c, sizeof *c);
+        next = steal(&d->opener.req);
+        if (next)
+            claim(d, d->opener.flags, &next_id);
     }
     pthread_mutex_unlock(&d->lock);
     if (cancel)
         cmddev_cancel(d->dev);
     answer_send(&a);
+    if (next)
+        grant(d, next, next_id);
+}
+
+/* Whether the open is to wait.  One does at a time. */
+static bool
+queue_open(struct devfile *d, fuse_req_t req, int flags)
+{
+    struct opener *o = &d->opener;
+
+    if (!d->client.closed || o->req || fuse_req_interrupted(req))
+        return false;
+    *o = (struct opener){.req = req, .flags = flags};
+    clock_gettime(CLOCK_MONOTONIC, &o->until);
+    o->until.tv_sec += OPEN_WAIT_S;
+    pthread_cond_signal(&d->wake);
+    return true;
 }
 
 void
 devfile_open(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi)
 {
-    /* A stream has no file position, for which a write would queue, unkillable, behind a waiting
-     * read. */
-    struct fuse_open_out out = {.open_flags = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM};
+    bool waits = false;
     uint64_t id;
-    int r = claim(d, fi, &id);
+    int r;
 
-    if (r < 0) {
+    fuse_req_interrupt_func(req, on_interrupt, d);
+    pthread_mutex_lock(&d->lock);
+    r = claim(d, fi->flags, &id);
+    if (r < 0)
+        waits = queue_open(d, req, fi->flags);
+    pthread_mutex_unlock(&d->lock);
+    if (r == 0)
+        grant(d, req, id);
+    else if (!waits)
         fuse_reply_err(req, -r);
-        return;
-    }
-    out.fh = id;
-    if (fuse_reply_buf(req, (const char *)&out, sizeof out) < 0)
-        unclaim(d, id); /* the open was interrupted: no release will come */
+}
+
+void
+devfile_flush(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi)
+{
+    pthread_mutex_lock(&d->lock);
+    if (fi->fh && d->client.id == fi->fh)
+        d->client.closed = true;
+    pthread_mutex_unlock(&d->lock);
+    fuse_reply_err(req, 0);
+}
+
+/* It was one of several descriptors that was closed. */
+static void
+is_still_open(struct client *c, uint64_t id)
+{
+    if (c->id == id)
+        c->closed = false;
 }
 
 void
@@ -265,6 +365,7 @@ devfile_read(struct devfile *d, fuse_req_t req, size_t size, const struct fuse_f
 
     fuse_req_interrupt_func(req, on_interrupt, d);
     pthread_mutex_lock(&d->lock);
+    is_still_open(c, fi->fh);
     if (!fi->fh || c->id != fi->fh || !size) {
         a.len = 0;
     } else if (!c->waiting) {
@@ -301,6 +402,7 @@ put_command(struct devfile *d, const uint8_t *cmd, size_t len, uint64_t id)
     struct client *c = &d->client;
     int r = check_command(cmd, len);
 
+    is_still_open(c, id);
     if (!id || c->id != id)
         return -EBADF;
     if (r < 0)
@@ -342,6 +444,7 @@ devfile_poll(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi,
     unsigned int events = POLLIN | POLLRDNORM; /* who only reads is at the end at once */
 
     pthread_mutex_lock(&d->lock);
+    is_still_open(c, fi->fh);
     if (fi->fh && c->id == fi->fh) {
         if (c->waiting)
             events = 0;
@@ -371,6 +474,7 @@ void
 devfile_free(struct devfile *d)
 {
     struct answer a = {.error = ENODEV};
+    fuse_req_t opener;
     bool busy;
 
     if (!d)
@@ -382,12 +486,15 @@ devfile_free(struct devfile *d)
     pthread_join(d->interrupter, NULL);
     pthread_mutex_lock(&d->lock);
     a.reader = steal(&d->client.reader);
+    opener = steal(&d->opener.req);
     if (d->client.poll)
         fuse_pollhandle_destroy(steal(&d->client.poll));
     explicit_bzero(&d->client, sizeof d->client);
     busy = d->orphaned = d->busy;
     pthread_mutex_unlock(&d->lock);
     answer_send(&a);
+    if (opener)
+        fuse_reply_err(opener, ENODEV);
     if (!busy)
         destroy(d);
 }

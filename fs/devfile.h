@@ -7,14 +7,16 @@
  * while a command is outstanding, or before any byte of its response was read, says EBUSY; a write
  * after a partly read response drops the rest.
  *
- * One client at a time: while somebody has it open for writing, every other open says EBUSY.  Who
- * opens it only for reading (cat, tar, a backup) never becomes the client and reads nothing.  When
- * a client goes with its command outstanding, the command is cancelled and its response dropped;
- * the next client can open and write at once, and its command waits for that.
+ * One client at a time: while somebody has it open for writing, every other open says EBUSY.  But
+ * the kernel tells of a close at once, and of the last one (release) only when it finds the time;
+ * so after a close, the next open waits a while for the release to come.  Who opens it only for
+ * reading (cat, tar, a backup) never becomes the client and reads nothing.  When a client goes with
+ * its command outstanding, the command is cancelled and its response dropped; the next client can
+ * open and write at once, and its command waits for that.
  *
- * Each function replies to @req exactly once, now or later (read only), and waits for nothing.
+ * Each function replies to @req exactly once, now or later (open and read), and waits for nothing.
  * Offsets do not matter, so there is no parameter for them.  What is not here is for the caller
- * (ops.c): a regular file of size 0; setattr of its size, O_TRUNC, flush and fsync do nothing and
+ * (ops.c): a regular file of size 0; setattr of its size, O_TRUNC and fsync do nothing and
  * succeed; no mmap. */
 #ifndef VNVRAM_FS_DEVFILE_H
 #define VNVRAM_FS_DEVFILE_H
@@ -35,6 +37,7 @@ void devfile_write(struct devfile *d, fuse_req_t req, const void *buf, size_t le
 /* Takes over @ph, which may be NULL. */
 void devfile_poll(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi,
                   struct fuse_pollhandle *ph);
+void devfile_flush(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi);
 void devfile_release(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi);
 
 /* The session is over but its struct fuse_session is still there: answers a waiting read with

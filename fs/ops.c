@@ -17,7 +17,7 @@
 
 /* All changes come through this mount, so what the kernel knows stays true. */
 static const double FOREVER = 365.0 * 24 * 60 * 60;
-enum { MAX_WRITE = 1024 * 1024 };
+enum { MAX_WRITE = 1024 * 1024, MAX_BACKGROUND = 1024 };
 
 struct fs {
     struct store *store;
@@ -572,7 +572,10 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
 static void
 op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    reply_result(req, ino_is_file(ino) ? node_flush(fs_of(req)->nodes, handle_of(fi)) : 0);
+    if (ino == INO_TPM)
+        devfile_flush(fs_of(req)->devfile, req, fi);
+    else
+        reply_result(req, ino_is_file(ino) ? node_flush(fs_of(req)->nodes, handle_of(fi)) : 0);
 }
 
 static void
@@ -852,6 +855,10 @@ op_init(void *userdata, struct fuse_conn_info *conn)
     (void)userdata;
     conn->want = conn->capable & wanted;
     conn->max_write = MAX_WRITE;
+    /* Releases are background requests.  A dozen at a time, the default, they fall behind the opens
+     * by tens of thousands when many clients are at work. */
+    conn->max_background = MAX_BACKGROUND;
+    conn->congestion_threshold = MAX_BACKGROUND / 4 * 3;
     conn->time_gran = 1;
 }
 

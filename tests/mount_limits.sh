@@ -112,7 +112,14 @@ rm "$dir"/huge*
 # ---- readers --------------------------------------------------------------------------------------
 
 begin
-"$limits" readers 1000 2000 "$dir/large" >"$TMP/readers"
+"$limits" readers 1000 2000 "$dir/large" >"$TMP/readers" &
+readers_pid=$!
+busy=0
+for _ in $(seq 30); do
+    echo | "$limits" command "$dir/tpm0" >"$TMP/answer" 2>&1 || busy=$((busy + 1))
+done
+is "beside them no client of the TPM finds the one before it still there" "$busy" 0
+wait "$readers_pid"
 matches "1,000 readers at once all read" "$TMP/readers" "^[0-9]+ reads, 0 errors$"
 sed 's/^/# /' "$TMP/readers"
 end "1,000 readers" 8

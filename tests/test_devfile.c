@@ -269,6 +269,17 @@ release(struct fixture *f, const struct fuse_file_info *fi)
     assert_int_equal(req.error, 0);
 }
 
+/* close(2) of one descriptor, or the only one. */
+static void
+flush(struct fixture *f, const struct fuse_file_info *fi)
+{
+    struct fuse_req req = {0};
+
+    devfile_flush(f->d, &req, fi);
+    assert_true(req.replied);
+    assert_int_equal(req.error, 0);
+}
+
 static void
 wait_for_reply(struct fuse_req *req)
 {
@@ -577,6 +588,116 @@ a_device_that_dies_between_write_and_read_says_so_once(void **state)
     assert_int_equal(req.len, 0);
 }
 
+/* @fi has closed, and @req wants the device. */
+static void
+open_after_close(struct fixture *f, struct fuse_file_info *fi, struct fuse_req *req)
+{
+    struct fuse_file_info second = {.flags = O_RDWR};
+
+    assert_int_equal(open_with(f, O_RDWR, fi), 0);
+    flush(f, fi);
+    *req = (struct fuse_req){0};
+    devfile_open(f->d, req, &second);
+    assert_false(req->replied);
+}
+
+static void
+an_open_after_a_close_waits_for_its_release(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi, other;
+    struct fuse_req req;
+    struct fuse_open_out out;
+
+    open_after_close(f, &fi, &req);
+    assert_int_equal(open_with(f, O_RDWR, &other), -EBUSY); /* one waits, not two */
+    release(f, &fi);
+    assert_true(req.replied);
+    assert_int_equal(req.error, 0);
+    memcpy(&out, req.buf, sizeof out);
+    assert_int_not_equal(out.fh, fi.fh);
+    assert_int_equal(put(f, &fi), -EBADF);
+    fi.fh = out.fh;
+    assert_int_equal(put(f, &fi), 0);
+    assert_int_equal(open_with(f, O_RDWR, &other), -EBUSY);
+}
+
+static void
+an_open_that_waits_in_vain_is_told_busy(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi;
+    struct fuse_req req;
+
+    open_after_close(f, &fi, &req);
+    wait_for_reply(&req);
+    assert_int_equal(req.error, EBUSY);
+    assert_int_equal(put(f, &fi), 0); /* it had another descriptor */
+}
+
+static void
+a_client_that_goes_on_after_a_close_is_waited_for_by_nobody(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi, other;
+    struct fuse_req req;
+
+    assert_int_equal(open_with(f, O_RDWR, &fi), 0);
+    flush(f, &fi);
+    assert_int_equal(put(f, &fi), 0);
+    assert_int_equal(open_with(f, O_RDWR, &other), -EBUSY);
+    flush(f, &fi);
+    poll_events(f, &fi, NULL);
+    assert_int_equal(open_with(f, O_RDWR, &other), -EBUSY);
+    complete(f, 0);
+    flush(f, &fi);
+    get(f, &fi, 10, &req);
+    assert_int_equal(open_with(f, O_RDWR, &other), -EBUSY);
+}
+
+static void
+an_open_that_waits_can_be_interrupted(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi, other;
+    struct fuse_req req;
+
+    open_after_close(f, &fi, &req);
+    interrupt(&req);
+    wait_for_reply(&req);
+    assert_int_equal(req.error, EINTR);
+    release(f, &fi);
+    assert_int_equal(open_with(f, O_RDWR, &other), 0);
+}
+
+static void
+an_open_that_has_gone_when_its_turn_comes_frees_the_device(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi, other;
+    struct fuse_req req;
+
+    open_after_close(f, &fi, &req);
+    req.lost = true;
+    release(f, &fi);
+    assert_true(req.replied);
+    assert_int_equal(open_with(f, O_RDWR, &other), 0);
+}
+
+static void
+freeing_answers_a_waiting_open(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi;
+    struct fuse_req req;
+
+    open_after_close(f, &fi, &req);
+    devfile_free(f->d);
+    assert_true(req.replied);
+    assert_int_equal(req.error, ENODEV);
+    assert_int_equal(devfile_new(&f->d, &f->echo.cmddev), 0);
+}
+
 static void
 freeing_answers_a_waiting_read(void **state)
 {
@@ -615,7 +736,13 @@ main(void)
         T(a_client_that_never_reads_blocks_nobody_for_longer_than_it_lives),
         T(a_device_that_dies_says_so),
         T(a_device_that_dies_between_write_and_read_says_so_once),
+        T(an_open_after_a_close_waits_for_its_release),
+        T(an_open_that_waits_in_vain_is_told_busy),
+        T(a_client_that_goes_on_after_a_close_is_waited_for_by_nobody),
+        T(an_open_that_waits_can_be_interrupted),
+        T(an_open_that_has_gone_when_its_turn_comes_frees_the_device),
         T(freeing_answers_a_waiting_read),
+        T(freeing_answers_a_waiting_open),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
