@@ -105,7 +105,7 @@ set_kernel(struct options *o, const struct option_row *row, const char *name, co
             value ? "=" : "");
     for (const char *p = value ? value : ""; *p; p++)
         fprintf(f, "%s%c", *p == ',' ? "\\" : "", *p);
-    if (fclose(f) != 0)
+    if (fclose(f) != 0 || !joined) /* it may say nothing when memory is short */
         return -ENOMEM;
     free(o->kernel);
     o->kernel = steal(&joined);

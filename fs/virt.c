@@ -252,7 +252,8 @@ make_status(struct virt *v, struct virt_file *f)
         return -ENOMEM;
     put_status(v, out);
     bad = ferror(out);
-    return fclose(out) != 0 || bad ? -ENOMEM : 0;
+    /* fclose() says nothing when it finds no memory for the final text. */
+    return fclose(out) != 0 || bad || !f->text ? -ENOMEM : 0;
 }
 
 /* ---- open, read ------------------------------------------------------------------------------ */

@@ -98,6 +98,7 @@ class Daemon:
             self.env.update(FAULT_CONTROL=control.path, FAULT_IMAGE=self.image, LD_PRELOAD=library,
                             ASAN_OPTIONS=self.env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
         self.said = ""
+        self.root = None  # what is mounted now, also when it has gone from the tree
 
     def run(self, *args):
         with open(os.path.join(self.dir, "said"), "w+") as said:
@@ -118,9 +119,19 @@ class Daemon:
         return self.run("format", *self.option_args(), *args, self.image)
 
     def mount(self, *words):
-        return self.run("mount", *self.option_args(words), self.image, self.mnt)
+        code = self.run("mount", *self.option_args(words), self.image, self.mnt)
+        if code == 0:
+            self.let_go()
+            self.root = os.open(self.mnt, os.O_PATH | os.O_DIRECTORY)
+        return code
+
+    def let_go(self):
+        if self.root is not None:
+            os.close(self.root)
+        self.root = None
 
     def unmount(self):
+        self.let_go()
         return self.run("unmount", self.mnt)
 
     def check(self):
@@ -131,7 +142,7 @@ class Daemon:
             return any(line.split()[4] == self.mnt for line in f)
 
     def status(self):
-        with Deadline(), open(os.path.join(self.mnt, ".vnvram/status")) as f:
+        with Deadline(), open(self.path(".vnvram/status")) as f:
             return json.load(f)
 
     def pids(self):
@@ -157,6 +168,7 @@ class Daemon:
 
     def clean_up(self):
         """By force, after a problem."""
+        self.let_go()
         for pid in self.pids():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -166,7 +178,10 @@ class Daemon:
 
     # Files, each operation ending in what acknowledges it.
     def path(self, name):
-        return os.path.join(self.mnt, name)
+        """Never the bare directory beneath, when the mount has gone."""
+        if self.root is None:
+            raise OSError(errno.ENOTCONN, "not mounted")
+        return "/proc/self/fd/%d/%s" % (self.root, name)
 
     def write(self, name, data, sync):
         with Deadline():
@@ -208,7 +223,7 @@ class Daemon:
     def files(self):
         """What there is, but for what the TPM keeps there."""
         with Deadline():
-            names = os.listdir(self.mnt)
+            names = os.listdir(self.path(""))
         return {n: self.read(n) for n in names if not is_tpms(n)}
 
     def tpm(self, command):

@@ -130,7 +130,8 @@ class Run:
         """However it ended; by then the disk is well again."""
         d = self.d
         if d.mounted():
-            d.run("unmount", d.mnt)
+            d.unmount()
+        d.let_go()
         d.nothing_left()
         if not self.formatted:
             if os.path.exists(d.image) and d.format("--force") != 0:
@@ -235,7 +236,7 @@ def main():
                 refused += bool(errors)
                 if args.only:
                     print(hit, errors)
-            except (Problem, OSError, subprocess.TimeoutExpired) as e:
+            except (Problem, OSError, ValueError, subprocess.TimeoutExpired) as e:
                 bad += 1
                 print("--only %s:%d:%s: %s" % (*fault, e), flush=True)
     finally:
