@@ -127,22 +127,33 @@ daemon_fork(struct daemon *d, bool foreground, int *code)
 /* ---- the daemon --------------------------------------------------------------------------------
  */
 
-void
-daemon_clean_up(int keep)
+/* Closes what is between @below and @above. */
+static void
+close_between(int below, int above)
 {
-    int fd;
+    if (above > below + 1)
+        close_range((unsigned)below + 1, (unsigned)above - 1, 0);
+}
+
+void
+daemon_clean_up(int keep, int keep_too)
+{
+    int low = keep < keep_too ? keep : keep_too, high = keep < keep_too ? keep_too : keep;
+    int last = STDERR_FILENO, fd;
 
     do
         fd = open("/dev/null", O_RDWR);
     while (fd >= 0 && fd <= STDERR_FILENO);
-    if (keep > STDERR_FILENO) {
-        if (keep > STDERR_FILENO + 1)
-            close_range(STDERR_FILENO + 1, (unsigned)keep - 1, 0);
-        fcntl(keep, F_SETFD, FD_CLOEXEC);
-        close_range((unsigned)keep + 1, ~0U, 0);
-    } else {
-        close_range(STDERR_FILENO + 1, ~0U, 0);
+    for (int i = 0; i < 2; i++) {
+        int kept = i == 0 ? low : high;
+
+        if (kept <= last)
+            continue;
+        close_between(last, kept);
+        fcntl(kept, F_SETFD, FD_CLOEXEC);
+        last = kept;
     }
+    close_range((unsigned)last + 1, ~0U, 0);
     umask(077);
     signal(SIGCHLD, SIG_DFL); /* ignored, our children would leave no exit code */
 }

@@ -16,10 +16,10 @@ struct daemon {
     int null_fd;  /* /dev/null, for when nothing can be opened any more */
 };
 
-/* Makes 0, 1 and 2 open and closes every other descriptor but @keep (-1: none), which is marked
- * close-on-exec: what a parent left open must not be held for the life of a mount.  umask 077, and
- * children can be waited for. */
-void daemon_clean_up(int keep);
+/* Makes 0, 1 and 2 open and closes every other descriptor but @keep and @keep_too (-1: none), which
+ * are marked close-on-exec: what a parent left open must not be held for the life of a mount. umask
+ * 077, and children can be waited for. */
+void daemon_clean_up(int keep, int keep_too);
 
 /* Forks, unless @foreground.  Returns 0 in the daemon; 1 in the front when all is over, with *@code
  * the front's exit code; or a negative errno (reported). */

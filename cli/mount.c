@@ -10,6 +10,7 @@
 #include "base/scope.h"
 #include "cli/anchor.h"
 #include "cli/cli.h"
+#include "cli/ctrlsocket.h"
 #include "cli/daemon.h"
 #include "cli/image.h"
 #include "fs/fs.h"
@@ -43,6 +44,7 @@ struct mount {
     pid_t tpm_pid; /* and its socket, until there is a link */
     int tpm_socket;
     struct tpm_link *link; /* NULL: no TPM */
+    struct ctrlsocket ctrl;
     struct anchor *anchor; /* NULL: none */
     struct store *store;
     struct fs *fs;
@@ -326,6 +328,30 @@ start_serving(struct mount *m)
     return r == 0 && m->link ? start_tpm(m) : r;
 }
 
+/* The control channel's socket is made while we may; from then on it is the TPM process's. */
+static int
+fork_tpm(struct mount *m)
+{
+    const struct ctrlsocket_options opt = {
+        .path = m->o->ctrl,
+        .mode = m->o->ctrl_mode,
+        .uid = m->o->ctrl_uid,
+        .gid = m->o->ctrl_gid,
+        .sandbox = !m->o->no_sandbox,
+    };
+    int r = opt.path ? ctrlsocket_open(&m->ctrl, &opt) : 0;
+
+    if (m->o->ctrl_fd >= 0)
+        m->ctrl.listener = m->o->ctrl_fd;
+    if (r < 0)
+        return r;
+    m->o->tpm.control = m->ctrl.listener >= 0 ? m->ctrl.listener : 0;
+    r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
+    scope_close(&m->ctrl.listener);
+    m->ctrl.listener = -1;
+    return r;
+}
+
 /* A child gets no key by the fork: see secret_pool_wipe_in_children(). */
 static int
 mount_begin(struct mount *m)
@@ -339,7 +365,7 @@ mount_begin(struct mount *m)
     secret_pool_wipe_in_children();
     r = unmounter_new(&m->unmounter, m->dir, m->privileged && !m->o->no_sandbox);
     if (r == 0 && m->o->tpm.version != TPM_VERSION_NONE)
-        r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
+        r = fork_tpm(m);
     if (r == 0)
         r = open_store(m); /* may ask for a passphrase: Ctrl-C still ends us */
     if (r < 0)
@@ -386,13 +412,16 @@ take_signal(struct mount *m)
         stop(m);
 }
 
-/* A TPM that has gone takes the mount along: nobody shall go on with half a machine. */
+/* A TPM that has gone takes the mount along: nobody shall go on with half a machine.  One that was
+ * shut down through its control channel ends it in order. */
 static void
 take_tpm_event(struct mount *m)
 {
     eventfd_t n;
 
     eventfd_read(m->tpm_event, &n);
+    if (tpm_state(m, NULL) == TPM_STATE_STOPPED && m->o->tpm.control && m->stops == 0)
+        stop(m);
     if (tpm_state(m, NULL) != TPM_STATE_GONE || m->failed)
         return;
     m->failed = true;
@@ -469,6 +498,7 @@ mount_end(struct mount *m, bool was_ready)
     store_close(m->store);
     anchor_close(m->anchor);
     unmounter_free(m->unmounter);
+    ctrlsocket_close(&m->ctrl);
     if (m->signal_fd >= 0)
         close(m->signal_fd);
     if (m->tpm_event >= 0)
@@ -493,13 +523,32 @@ live(struct mount *m)
  */
 
 static int
-check_options(const struct options *o)
+check_ctrl(struct options *o)
+{
+    struct stat st;
+    bool has_ctrl = o->ctrl || o->ctrl_fd >= 0;
+
+    if (o->tpm.version == TPM_VERSION_NONE && has_ctrl)
+        return report(-EINVAL, "ctrl= and ctrl_fd= are of use with tpm= only");
+    if (o->ctrl && o->ctrl_fd >= 0)
+        return report(-EINVAL, "ctrl= and ctrl_fd= are two ways to say the same: give one");
+    if (!has_ctrl && (o->tpm.terminate || o->tpm.reject_locality_4))
+        return report(-EINVAL, "terminate and reject_locality_4 are of use with ctrl= only");
+    if (o->ctrl_fd >= 0 && (fstat(o->ctrl_fd, &st) < 0 || !S_ISSOCK(st.st_mode)))
+        return report(-EINVAL, "ctrl_fd: descriptor %d is not a socket", o->ctrl_fd);
+    if (has_ctrl && !o->startup_given)
+        o->tpm.startup = TPM_STARTUP_NONE; /* there is a firmware */
+    return 0;
+}
+
+static int
+check_options(struct options *o)
 {
     if (o->tpm.version == TPM_VERSION_NONE && (o->startup_given || o->tpm.manufacture))
         return report(-EINVAL, "startup= and tpm_manufacture are of use with tpm= only");
     if (o->tpm.version != TPM_VERSION_NONE && (o->read_only || o->degraded))
         return report(-EINVAL, "tpm= needs a mount that can be written: not with ro or degraded");
-    return 0;
+    return check_ctrl(o);
 }
 
 static int
@@ -527,13 +576,14 @@ cmd_mount(struct options *o)
         .signal_fd = -1,
         .tpm_socket = -1,
         .tpm_event = -1,
+        .ctrl = {.listener = -1, .keeper = -1},
         .tpm_lock = PTHREAD_MUTEX_INITIALIZER,
     };
     int code = EXIT_FAILED, r = check_options(o);
 
     mallopt(M_ARENA_MAX, 1); /* a host runs many of us: half the memory, and no slower */
     o->read_only |= o->degraded;
-    daemon_clean_up(o->key.fd);
+    daemon_clean_up(o->key.fd, o->ctrl_fd);
     if (r == 0)
         r = resolve(&m);
     if (r == 0 && o->fake)

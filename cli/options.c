@@ -65,16 +65,19 @@ set_false(struct options *o, const struct option_row *row, const char *name, con
     return 0;
 }
 
+/* Of a word behind -o: they are cut out of a copy. */
 static int
-set_anchor(struct options *o, const struct option_row *row, const char *name, const char *value)
+set_copy(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
-    (void)row, (void)name;
-    free(o->anchor);
-    o->anchor = strdup(value);
-    return o->anchor ? 0 : -ENOMEM;
+    char **field = (char **)((char *)o + row->field);
+
+    (void)name;
+    free(*field);
+    *field = strdup(value);
+    return *field ? 0 : -ENOMEM;
 }
 
-/* Of a switch only: the words behind -o are cut out of a copy. */
+/* Of a switch: argv's own. */
 static int
 set_string(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
@@ -129,15 +132,15 @@ set_uid(struct options *o, const struct option_row *row, const char *name, const
 {
     const struct passwd *pw = getpwnam(value);
     unsigned long n;
+    uid_t *uid = (uid_t *)((char *)o + row->field);
 
-    (void)row;
     if (pw) {
-        o->uid = pw->pw_uid;
+        *uid = pw->pw_uid;
         return 0;
     }
     if (set_number(name, value, 10, UINT32_MAX - 1UL, &n) < 0)
         return -EINVAL;
-    o->uid = (uid_t)n;
+    *uid = (uid_t)n;
     return 0;
 }
 
@@ -146,15 +149,15 @@ set_gid(struct options *o, const struct option_row *row, const char *name, const
 {
     const struct group *gr = getgrnam(value);
     unsigned long n;
+    gid_t *gid = (gid_t *)((char *)o + row->field);
 
-    (void)row;
     if (gr) {
-        o->gid = gr->gr_gid;
+        *gid = gr->gr_gid;
         return 0;
     }
     if (set_number(name, value, 10, UINT32_MAX - 1UL, &n) < 0)
         return -EINVAL;
-    o->gid = (gid_t)n;
+    *gid = (gid_t)n;
     return 0;
 }
 
@@ -163,10 +166,23 @@ set_umask(struct options *o, const struct option_row *row, const char *name, con
 {
     unsigned long n;
 
-    (void)row;
     if (set_number(name, value, 8, 0777, &n) < 0)
         return -EINVAL;
-    o->umask = (mode_t)n;
+    *(mode_t *)((char *)o + row->field) = (mode_t)n;
+    return 0;
+}
+
+static int
+set_ctrl_fd(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    unsigned long n;
+
+    (void)row;
+    if (set_number(name, value, 10, INT32_MAX, &n) < 0)
+        return -EINVAL;
+    if (n <= 2)
+        return bad_value(name, value, "a descriptor above 2");
+    o->ctrl_fd = (int)n;
     return 0;
 }
 
@@ -413,23 +429,40 @@ static const struct option_row rows[] = {
      .field = FIELD(read_only)},
     {"tpm", "2.0|1.2", "run a TPM on the mount and show it as the file tpm0", FOR_MOUNT,
      .word = true, .set = set_tpm},
-    {"startup", "clear|state|none", "how the TPM is started (default clear)", FOR_MOUNT,
-     .word = true, .set = set_startup},
+    {"startup", "clear|state|none", "how the TPM is started (default clear; none with ctrl)",
+     FOR_MOUNT, .word = true, .set = set_startup},
+    {"ctrl", "PATH", "serve the TPM to QEMU or swtpm_ioctl on this socket", FOR_MOUNT, .word = true,
+     .set = set_copy, .field = FIELD(ctrl)},
+    {"ctrl_fd", "FD", "the same on a socket that is open already", FOR_MOUNT, .word = true,
+     .set = set_ctrl_fd},
+    {"ctrl_mode", "OCTAL", "who may use the socket (default 600)", FOR_MOUNT, .word = true,
+     .set = set_umask, .field = FIELD(ctrl_mode)},
+    {"ctrl_uid", "USER", "whose the socket is", FOR_MOUNT, .word = true, .set = set_uid,
+     .field = FIELD(ctrl_uid)},
+    {"ctrl_gid", "GROUP", "which group's the socket is", FOR_MOUNT, .word = true, .set = set_gid,
+     .field = FIELD(ctrl_gid)},
+    {"terminate", NULL, "end when the client of the socket leaves", FOR_MOUNT, .word = true,
+     .set = set_true, .field = FIELD(tpm.terminate)},
+    {"reject_locality_4", NULL, "no commands at locality 4, which is the hardware's", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(tpm.reject_locality_4)},
     {"tpm_manufacture", NULL, "make a new TPM even where the image has held one", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(tpm.manufacture)},
     {"degraded", NULL, "serve what is intact of a damaged image, read-only", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(degraded)},
     {"anchor", "FILE", "what tells the newest state of the image from an older one", FOR_ANCHORED,
-     .word = true, .set = set_anchor},
+     .word = true, .set = set_copy, .field = FIELD(anchor)},
     {"anchor_create", NULL, "make that file; the first time only", FOR_MOUNT, .word = true,
      .set = set_true, .field = FIELD(anchor_create)},
     {"accept_rollback", NULL, "take the image as it is, whatever its anchor says", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(accept_rollback)},
     {"sandbox", "on|off", "off: the daemon and the TPM keep all rights, for debugging", FOR_MOUNT,
      .word = true, .set = set_sandbox},
-    {"uid", "USER", "show all files as this user's", FOR_MOUNT, .word = true, .set = set_uid},
-    {"gid", "GROUP", "show all files as this group's", FOR_MOUNT, .word = true, .set = set_gid},
-    {"umask", "OCTAL", "take these bits from all modes", FOR_MOUNT, .word = true, .set = set_umask},
+    {"uid", "USER", "show all files as this user's", FOR_MOUNT, .word = true, .set = set_uid,
+     .field = FIELD(uid)},
+    {"gid", "GROUP", "show all files as this group's", FOR_MOUNT, .word = true, .set = set_gid,
+     .field = FIELD(gid)},
+    {"umask", "OCTAL", "take these bits from all modes", FOR_MOUNT, .word = true, .set = set_umask,
+     .field = FIELD(umask)},
     {"allow_other", NULL, "other users may enter, as the modes allow", FOR_MOUNT, .word = true,
      .set = set_true, .field = FIELD(allow_other)},
     {"foreground", NULL, "stay in front; for service managers and debugging", FOR_MOUNT,
@@ -696,6 +729,10 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
     *o = (struct options){.key.fd = -1,
                           .new_key.fd = -1,
                           .slot = -1,
+                          .ctrl_fd = -1,
+                          .ctrl_mode = 0600,
+                          .ctrl_uid = (uid_t)-1,
+                          .ctrl_gid = (gid_t)-1,
                           .uid = (uid_t)-1,
                           .gid = (gid_t)-1,
                           .umask = (mode_t)-1};
@@ -732,6 +769,7 @@ options_fini(struct options *o)
     free((char *)o->profile);
     free(o->kernel);
     free(o->anchor);
+    free(o->ctrl);
     key_options_fini(&o->key);
     key_options_fini(&o->new_key);
 }

@@ -9,6 +9,7 @@
 #ifndef VNVRAM_FS_CMDDEV_H
 #define VNVRAM_FS_CMDDEV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,7 +23,8 @@ typedef void cmddev_done(void *arg, int r, const uint8_t *resp, size_t len);
 struct cmddev_ops {
     /* 0: @done will be called; -EBUSY: a command is outstanding; -ENODEV: the device is gone. */
     int (*submit)(struct cmddev *c, const uint8_t *cmd, size_t len, cmddev_done *done, void *arg);
-    void (*cancel)(struct cmddev *c); /* asks the device to end the outstanding command early */
+    void (*cancel)(struct cmddev *c);   /* asks the device to end the outstanding command early */
+    bool (*is_taken)(struct cmddev *c); /* somebody else has the device; NULL: never */
 };
 
 struct cmddev {
@@ -33,6 +35,12 @@ static inline int
 cmddev_submit(struct cmddev *c, const uint8_t *cmd, size_t len, cmddev_done *done, void *arg)
 {
     return c->ops->submit(c, cmd, len, done, arg);
+}
+
+static inline bool
+cmddev_is_taken(struct cmddev *c)
+{
+    return c->ops->is_taken && c->ops->is_taken(c);
 }
 
 static inline void

@@ -327,6 +327,10 @@ devfile_open(struct devfile *d, fuse_req_t req, const struct fuse_file_info *fi)
     uint64_t id;
     int r;
 
+    if (cmddev_is_taken(d->dev)) {
+        fuse_reply_err(req, EBUSY);
+        return;
+    }
     fuse_req_interrupt_func(req, on_interrupt, d);
     pthread_mutex_lock(&d->lock);
     r = claim(d, fi->flags, &id);

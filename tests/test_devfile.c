@@ -136,6 +136,7 @@ struct echo {
     uint8_t cmd[CMDDEV_MAX];
     int submits, cancels;
     int refuse; /* what submit says, if not 0 */
+    bool taken;
 };
 
 static int
@@ -160,7 +161,14 @@ echo_cancel(struct cmddev *c)
     ((struct echo *)c)->cancels++;
 }
 
-static const struct cmddev_ops echo_ops = {.submit = echo_submit, .cancel = echo_cancel};
+static bool
+echo_is_taken(struct cmddev *c)
+{
+    return ((struct echo *)c)->taken;
+}
+
+static const struct cmddev_ops echo_ops = {
+    .submit = echo_submit, .cancel = echo_cancel, .is_taken = echo_is_taken};
 
 struct fixture {
     struct echo echo;
@@ -399,6 +407,18 @@ a_second_opener_is_told_busy(void **state)
     assert_int_equal(open_with(f, O_RDONLY, &second), -EBUSY);
     release(f, &first);
     assert_int_equal(open_with(f, O_WRONLY, &second), 0);
+}
+
+static void
+a_device_that_others_have_is_busy(void **state)
+{
+    struct fixture *f = *state;
+    struct fuse_file_info fi;
+
+    f->echo.taken = true;
+    assert_int_equal(open_with(f, O_RDWR, &fi), -EBUSY);
+    f->echo.taken = false;
+    assert_int_equal(open_with(f, O_RDWR, &fi), 0);
 }
 
 static void
@@ -726,6 +746,7 @@ main(void)
         T(a_write_is_one_whole_command),
         T(one_command_is_outstanding),
         T(a_second_opener_is_told_busy),
+        T(a_device_that_others_have_is_busy),
         T(who_only_reads_is_no_client),
         T(poll_tells_when_to_write_and_read),
         T(an_interrupted_read_ends_and_can_be_repeated),

@@ -12,6 +12,11 @@
 static const uint8_t golden[] = {0x02, 0x01, 0x00, 0x0a, 0x00, 0x00, 0x00, 0x00, 0x00, 0x13,
                                  0x00, 0x01, 0x00, 0x00, 0x00, 0x03, 'T',  'P',  'M'};
 
+/* And as its GET_STATEBLOB sends it. */
+static const uint8_t travelling[] = {0x02, 0x01, 0x00, 0x0a, 0x00, 0x04, 0x00, 0x00, 0x00,
+                                     0x19, 0x00, 0x04, 0x00, 0x00, 0x00, 0x09, 0x00, 0x01,
+                                     0x00, 0x00, 0x00, 0x03, 'T',  'P',  'M'};
+
 static char last[512];
 
 static void
@@ -118,11 +123,39 @@ names_encryption_and_migration(void **state)
     }
 }
 
+static void
+encodes_and_decodes_what_travels(void **state)
+{
+    uint8_t out[sizeof travelling], copy[sizeof travelling];
+    const uint8_t *blob = NULL;
+    size_t n = 0;
+
+    (void)state;
+    envelope_encode_migration(out, 3);
+    memcpy(out + ENVELOPE_MIGRATION_SIZE, "TPM", 3);
+    assert_memory_equal(out, travelling, sizeof out);
+    assert_int_equal(envelope_decode_migration(out, sizeof out, "x", &blob, &n), 0);
+    assert_ptr_equal(blob, out + ENVELOPE_MIGRATION_SIZE);
+    assert_int_equal(n, 3);
+    assert_int_equal(envelope_decode_migration(golden, sizeof golden, "x", &blob, &n), 0);
+    assert_ptr_equal(blob, golden + ENVELOPE_SIZE);
+    assert_int_equal(n, 3);
+    for (size_t len = 0; len < sizeof out; len++)
+        assert_true(envelope_decode_migration(out, len, "x", &blob, &n) < 0);
+    for (size_t bit = 0; bit < 8 * ENVELOPE_MIGRATION_SIZE; bit++) {
+        memcpy(copy, out, sizeof copy);
+        copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_true(envelope_decode_migration(copy, sizeof copy, "x", &blob, &n) < 0);
+    }
+    assert_int_equal(decode(travelling, sizeof travelling), -EPROTONOSUPPORT);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encodes_what_swtpm_writes),
+        cmocka_unit_test(encodes_and_decodes_what_travels),
         cmocka_unit_test(decodes_what_swtpm_writes),
         cmocka_unit_test(refuses_every_truncation),
         cmocka_unit_test(refuses_trailing_bytes),

@@ -79,6 +79,31 @@ words_and_arguments_come_in_any_order(void **state)
 }
 
 static void
+the_control_channels_words(void **state)
+{
+    AUTO(options_fini) struct options o;
+
+    (void)state;
+    assert_int_equal(PARSE(&o, FOR_MOUNT, "image dir"), 0);
+    assert_null(o.ctrl);
+    assert_int_equal(o.ctrl_fd, -1);
+    assert_int_equal(o.ctrl_mode, 0600);
+    assert_int_equal(o.ctrl_uid, (uid_t)-1);
+    options_fini(&o);
+    assert_int_equal(PARSE(&o, FOR_MOUNT,
+                           "image dir -o tpm=2.0,ctrl=a,ctrl=socket,ctrl_mode=660,ctrl_uid=5,"
+                           "ctrl_gid=6,terminate,reject_locality_4,ctrl_fd=7,uid=8"),
+                     0);
+    assert_string_equal(o.ctrl, "socket");
+    assert_int_equal(o.ctrl_fd, 7);
+    assert_int_equal(o.ctrl_mode, 0660);
+    assert_int_equal(o.ctrl_uid, 5);
+    assert_int_equal(o.ctrl_gid, 6);
+    assert_int_equal(o.uid, 8);
+    assert_true(o.tpm.terminate && o.tpm.reject_locality_4);
+}
+
+static void
 the_last_of_ro_and_rw_holds(void **state)
 {
     (void)state;
@@ -257,6 +282,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_options_the_defaults_hold),
         cmocka_unit_test(words_and_arguments_come_in_any_order),
+        cmocka_unit_test(the_control_channels_words),
         cmocka_unit_test(the_last_of_ro_and_rw_holds),
         cmocka_unit_test(users_and_groups_have_names),
         cmocka_unit_test(what_fstab_has_for_others_is_swallowed),

@@ -370,7 +370,7 @@ tpm_inside(void *arg)
     int version = sandbox_landlock_version(), line;
 
     (void)arg;
-    HOLDS(confine_calls(dir_fd) == 0);
+    HOLDS(confine_calls(dir_fd, false) == 0);
     line = tpm_files();
     if (line == 0)
         line = is_shut();
@@ -380,6 +380,7 @@ tpm_inside(void *arg)
         return line;
     FAILS(EPERM, socket(AF_UNIX, SOCK_DGRAM, 0));
     FAILS(EPERM, connect(0, NULL, 0));
+    FAILS(EPERM, accept4(dir_fd, NULL, NULL, 0));
     if (version == 0)
         return 0;
     FAILS(EACCES, openat(AT_FDCWD, "/dev/null", O_RDONLY));
@@ -393,12 +394,25 @@ tpm_inside(void *arg)
     return 0;
 }
 
+static int
+controlled_tpm_inside(void *arg)
+{
+    (void)arg;
+    HOLDS(confine_calls(dir_fd, true) == 0);
+    FAILS(ENOTSOCK, accept4(dir_fd, NULL, NULL, 0));
+    FAILS(EPERM, socket(AF_UNIX, SOCK_STREAM, 0));
+    FAILS(EPERM, connect(0, NULL, 0));
+    FAILS(EPERM, listen(dir_fd, 1));
+    return is_shut();
+}
+
 static void
 the_tpm_uses_files_of_its_directory_and_nothing_else(void **state)
 {
     (void)state;
     assert_int_equal(symlinkat("/etc/passwd", dir_fd, "link"), 0);
     assert_int_equal(in_child(tpm_inside, NULL), 0);
+    assert_int_equal(in_child(controlled_tpm_inside, NULL), 0);
 }
 
 #endif

@@ -14,7 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-enum { LINK_FD = 3 };
+enum { LINK_FD = 3, CONTROL_FD = 4 };
 
 static int
 silence_standard_fds(void)
@@ -31,8 +31,28 @@ silence_standard_fds(void)
     return 0;
 }
 
+/* Either may be where the other is to go. */
+static int
+keep(int fd, int *control)
+{
+    unsigned first = *control ? CONTROL_FD + 1 : LINK_FD + 1;
+    int other = *control;
+
+    if (other && other <= CONTROL_FD)
+        other = fcntl(other, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+    if (other < 0)
+        return -errno;
+    if (fd != LINK_FD && dup3(fd, LINK_FD, O_CLOEXEC) < 0)
+        return -errno;
+    if (other && dup3(other, CONTROL_FD, O_CLOEXEC) < 0)
+        return -errno;
+    if (other)
+        *control = CONTROL_FD;
+    return close_range(first, ~0U, 0) < 0 ? -errno : 0;
+}
+
 int
-confine_inheritance(int fd)
+confine_inheritance(int fd, int *control)
 {
     static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ};
     struct rlimit none = {0, 0};
@@ -50,10 +70,9 @@ confine_inheritance(int fd)
     umask(077);
     if (chdir("/") < 0)
         return -errno;
-    if (fd != LINK_FD && dup3(fd, LINK_FD, O_CLOEXEC) < 0)
-        return -errno;
-    if (close_range(LINK_FD + 1, ~0U, 0) < 0)
-        return -errno;
+    r = keep(fd, control);
+    if (r < 0)
+        return r;
     r = silence_standard_fds();
     return r < 0 ? r : LINK_FD;
 }
@@ -102,16 +121,16 @@ extern int OPENSSL_init_crypto(uint64_t what, const void *settings) __attribute_
 enum { OPENSSL_LOAD_CONFIG = 0x40 };
 
 int
-confine_calls(int dir)
+confine_calls(int dir, bool control)
 {
     static const int calls[] = {
-        SCMP_SYS(openat),    SCMP_SYS(unlinkat),  SCMP_SYS(renameat),
-        SCMP_SYS(renameat2), SCMP_SYS(fchown),    SCMP_SYS(fchown32),
-        SCMP_SYS(fchmod),    SCMP_SYS(ftruncate), SCMP_SYS(ftruncate64),
+        SCMP_SYS(openat),      SCMP_SYS(unlinkat), SCMP_SYS(renameat), SCMP_SYS(renameat2),
+        SCMP_SYS(fchown),      SCMP_SYS(fchown32), SCMP_SYS(fchmod),   SCMP_SYS(ftruncate),
+        SCMP_SYS(ftruncate64), SCMP_SYS(accept4), /* last: for the control channel only */
     };
     const struct sandbox_options opt = {
         .calls = calls,
-        .n_calls = sizeof calls / sizeof *calls,
+        .n_calls = sizeof calls / sizeof *calls - (control ? 0 : 1),
         .paths = SANDBOX_BENEATH,
         .dir = dir,
     };

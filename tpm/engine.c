@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <libtpms/tpm_error.h>
 #include <libtpms/tpm_library.h>
+#include <libtpms/tpm_tis.h>
 #include <string.h>
 
 enum { HEADER_SIZE = 10, OFF_SIZE = 2, OFF_CODE = 6, STARTUP_SIZE = 12, OFF_TYPE = 10 };
@@ -43,7 +44,9 @@ enum { SU_CLEAR = 0, SU_STATE = 1, ST_CLEAR_1_2 = 1, ST_STATE_1_2 = 2 };
 static struct engine {
     enum tpm_version version;
     struct nvram *nvram;
+    int locality;
     bool keep_volatile;
+    bool has_volatile;  /* a volatile state is stored, and still that of this TPM */
     bool started;       /* TPM2_Startup has succeeded */
     bool need_shutdown; /* ... and since then, or since the last TPM2_Shutdown, something may have
                            changed */
@@ -69,7 +72,7 @@ on_load(unsigned char **data, uint32_t *length, uint32_t number, const char *nam
     (void)number;
     *data = NULL;
     *length = 0;
-    if (item == NVRAM_ITEMS)
+    if (item == NVRAM_ITEMS || !engine.nvram)
         return TPM_FAIL;
     if (item == NVRAM_VOLATILE && !engine.keep_volatile)
         return TPM_RETRY;
@@ -81,6 +84,10 @@ on_load(unsigned char **data, uint32_t *length, uint32_t number, const char *nam
         return TPM_FAIL;
     }
     *length = (uint32_t)len;
+    if (item == NVRAM_VOLATILE) {
+        engine.has_volatile = true;
+        engine.started = engine.need_shutdown = engine.version == TPM_VERSION_2_0;
+    }
     return TPM_SUCCESS;
 }
 
@@ -90,7 +97,7 @@ on_store(const unsigned char *data, uint32_t length, uint32_t number, const char
     enum nvram_item item = nvram_item_by_name(name);
 
     (void)number;
-    if (item == NVRAM_ITEMS)
+    if (item == NVRAM_ITEMS || !engine.nvram)
         return TPM_FAIL;
     return nvram_store(engine.nvram, item, data, length) < 0 ? TPM_FAIL : TPM_SUCCESS;
 }
@@ -102,7 +109,7 @@ on_delete(uint32_t number, const char *name, TPM_BOOL must_exist)
 
     (void)number;
     (void)must_exist;
-    if (item == NVRAM_ITEMS)
+    if (item == NVRAM_ITEMS || !engine.nvram)
         return TPM_FAIL;
     return nvram_delete(engine.nvram, item) < 0 ? TPM_FAIL : TPM_SUCCESS;
 }
@@ -111,7 +118,7 @@ static TPM_RESULT
 on_locality(TPM_MODIFIER_INDICATOR *locality, uint32_t number)
 {
     (void)number;
-    *locality = 0;
+    *locality = (TPM_MODIFIER_INDICATOR)engine.locality;
     return TPM_SUCCESS;
 }
 
@@ -131,8 +138,8 @@ engine_failure(void)
     return r == 0 && engine.failure_mode ? -EIO : r;
 }
 
-static int
-choose_version(enum tpm_version version)
+int
+engine_prepare(enum tpm_version version)
 {
     struct libtpms_callbacks callbacks = {
         .sizeOfStruct = sizeof callbacks,
@@ -145,8 +152,10 @@ choose_version(enum tpm_version version)
         .tpm_io_getphysicalpresence = on_physical_presence,
     };
     bool two = version == TPM_VERSION_2_0;
-    TPM_RESULT rc = TPMLIB_ChooseTPMVersion(two ? TPMLIB_TPM_VERSION_2 : TPMLIB_TPM_VERSION_1_2);
+    TPM_RESULT rc;
 
+    engine.version = version;
+    rc = TPMLIB_ChooseTPMVersion(two ? TPMLIB_TPM_VERSION_2 : TPMLIB_TPM_VERSION_1_2);
     if (rc == TPM_SUCCESS)
         rc = TPMLIB_RegisterCallbacks(&callbacks);
     if (rc != TPM_SUCCESS)
@@ -168,12 +177,13 @@ check_state(struct nvram *nvram)
     return r == -ENOENT ? 0 : r;
 }
 
-static int
-forget_volatile(struct nvram *nvram)
+int
+engine_forget_volatile(bool notice)
 {
-    int r = nvram_delete(nvram, NVRAM_VOLATILE);
+    int r = nvram_delete(engine.nvram, NVRAM_VOLATILE);
 
-    if (r > 0)
+    engine.has_volatile = false;
+    if (r > 0 && notice)
         report_at(REPORT_NOTICE, 0, "removed the stored volatile state: this is a power-on");
     return r < 0 ? r : 0;
 }
@@ -187,8 +197,9 @@ engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
     if (r < 0)
         return r;
     assert(!engine.nvram);
-    engine = (struct engine){.version = version, .nvram = nvram, .keep_volatile = keep_volatile};
-    r = choose_version(version);
+    engine = (struct engine){
+        .nvram = nvram, .locality = engine.locality, .keep_volatile = keep_volatile};
+    r = engine_prepare(version);
     if (r == 0) {
         rc = TPMLIB_MainInit();
         r = nvram_failure(nvram);
@@ -198,7 +209,7 @@ engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
             r = report(-EUCLEAN, "the TPM does not accept its stored state (libtpms: 0x%x)", rc);
     }
     if (r == 0 && !keep_volatile)
-        r = forget_volatile(nvram);
+        r = engine_forget_volatile(true);
     if (r < 0)
         engine_stop();
     return r;
@@ -209,7 +220,7 @@ engine_stop(void)
 {
     TPMLIB_Terminate();
     free(engine.resp);
-    engine = (struct engine){0};
+    engine = (struct engine){.version = engine.version, .locality = engine.locality};
 }
 
 void
@@ -218,15 +229,21 @@ engine_cancel(void)
     TPMLIB_CancelCommand();
 }
 
-static size_t
-failure_response(uint8_t *resp)
+size_t
+engine_refuse(uint32_t rc, uint8_t *resp)
 {
     bool two = engine.version == TPM_VERSION_2_0;
 
     store_be16(resp, two ? TAG_NO_SESSIONS : TAG_RESPONSE_1_2);
     store_be32(resp + OFF_SIZE, HEADER_SIZE);
-    store_be32(resp + OFF_CODE, two ? RC_FAILURE : TPM_FAIL);
+    store_be32(resp + OFF_CODE, rc);
     return HEADER_SIZE;
+}
+
+static size_t
+failure_response(uint8_t *resp)
+{
+    return engine_refuse(engine.version == TPM_VERSION_2_0 ? RC_FAILURE : TPM_FAIL, resp);
 }
 
 /* Commands after which a TPM that was shut down is still shut down. */
@@ -270,14 +287,23 @@ track(const uint8_t *cmd, size_t len, const uint8_t *resp, size_t resp_len)
         engine.need_shutdown = true; /* one that failed may have counted an attempt */
 }
 
-size_t
-engine_process(const uint8_t *cmd, size_t len, uint8_t *resp)
+/* Removed before the command runs: who dies in between has a TPM that lost its machine's state, not
+ * one that is taken back.  Of the TPM 1.2 nothing is known to change nothing. */
+static bool
+outdates_volatile(const uint8_t *cmd, size_t len)
+{
+    return engine.has_volatile && (engine.version != TPM_VERSION_2_0 || len < HEADER_SIZE ||
+                                   !changes_nothing(load_be32(cmd + OFF_CODE)));
+}
+
+static size_t
+process(const uint8_t *cmd, size_t len, uint8_t *resp)
 {
     uint8_t copy[ENGINE_MAX]; /* libtpms takes no const */
     uint32_t n = 0;
     TPM_RESULT rc;
 
-    if (len > sizeof copy || nvram_failure(engine.nvram))
+    if (!engine.nvram || len > sizeof copy || nvram_failure(engine.nvram))
         return failure_response(resp);
     memcpy(copy, cmd, len);
     rc = TPMLIB_Process(&engine.resp, &n, &engine.resp_size, copy, (uint32_t)len);
@@ -290,6 +316,14 @@ engine_process(const uint8_t *cmd, size_t len, uint8_t *resp)
     return n;
 }
 
+size_t
+engine_process(const uint8_t *cmd, size_t len, uint8_t *resp)
+{
+    if (outdates_volatile(cmd, len) && engine_forget_volatile(false) < 0)
+        return failure_response(resp);
+    return process(cmd, len, resp);
+}
+
 /* Sends a command that has one u16 and nothing else.  Returns the response code. */
 static uint32_t
 send_short(uint16_t tag, uint32_t code, uint16_t arg)
@@ -300,7 +334,7 @@ send_short(uint16_t tag, uint32_t code, uint16_t arg)
     store_be32(cmd + OFF_SIZE, sizeof cmd);
     store_be32(cmd + OFF_CODE, code);
     store_be16(cmd + OFF_TYPE, arg);
-    engine_process(cmd, sizeof cmd, resp);
+    process(cmd, sizeof cmd, resp);
     return load_be32(resp + OFF_CODE);
 }
 
@@ -334,19 +368,129 @@ engine_startup(enum tpm_startup type)
     return r < 0 ? r : report(-EIO, "the TPM does not start: it answers 0x%x", rc);
 }
 
+/* It stays on, so a stored volatile state stays too. */
 int
-engine_shutdown(void)
+engine_shutdown(bool try_state)
 {
-    uint32_t rc;
+    uint32_t rc = RC_VALUE;
 
     if (!engine.started || !engine.need_shutdown)
         return 0;
     if (engine_failure() < 0)
         return engine_failure();
-    rc = send_short(TAG_NO_SESSIONS, CC_SHUTDOWN, SU_CLEAR);
-    if (rc == 0)
+    if (try_state)
+        rc = send_short(TAG_NO_SESSIONS, CC_SHUTDOWN, SU_STATE);
+    if (rc != 0 && rc != RC_INITIALIZE && !engine_failure())
+        rc = send_short(TAG_NO_SESSIONS, CC_SHUTDOWN, SU_CLEAR);
+    if (rc == 0 || rc == RC_INITIALIZE) /* resumed a TPM that was not started */
         return 0;
     if (nvram_failure(engine.nvram))
         return nvram_failure(engine.nvram);
     return report(-EIO, "the TPM does not shut down in order: it answers 0x%x", rc);
+}
+
+/* ---- for the control channel -------------------------------------------------------------------
+ */
+
+void
+engine_set_locality(int locality)
+{
+    engine.locality = locality;
+}
+
+uint32_t
+engine_buffer_size(uint32_t wanted, uint32_t *min, uint32_t *max)
+{
+    uint32_t now = TPMLIB_SetBufferSize(0, min, max);
+
+    if (wanted == 0)
+        return now;
+    return TPMLIB_SetBufferSize(wanted < ENGINE_MAX ? wanted : ENGINE_MAX, min, max);
+}
+
+char *
+engine_info(uint32_t flags)
+{
+    return TPMLIB_GetInfo(flags & (TPMLIB_INFO_TPMSPECIFICATION | TPMLIB_INFO_TPMATTRIBUTES |
+                                   TPMLIB_INFO_TPMFEATURES));
+}
+
+uint32_t
+engine_get_established(bool *bit)
+{
+    TPM_BOOL is = 0;
+    TPM_RESULT rc = TPM_IO_TpmEstablished_Get(&is);
+
+    *bit = is != 0;
+    return rc;
+}
+
+uint32_t
+engine_reset_established(void)
+{
+    return TPM_IO_TpmEstablished_Reset();
+}
+
+/* What is measured changes the TPM; its stored volatile state is not that any more. */
+uint32_t
+engine_hash_start(void)
+{
+    if (engine.has_volatile && engine_forget_volatile(false) < 0)
+        return TPM_FAIL;
+    engine.need_shutdown = true;
+    return TPM_IO_Hash_Start();
+}
+
+uint32_t
+engine_hash_data(const uint8_t *data, size_t len)
+{
+    return TPM_IO_Hash_Data(data, (uint32_t)len);
+}
+
+uint32_t
+engine_hash_end(void)
+{
+    return TPM_IO_Hash_End();
+}
+
+int
+engine_get_volatile(uint8_t **blob, size_t *len)
+{
+    uint32_t n = 0;
+    TPM_RESULT rc;
+
+    if (engine_failure() < 0)
+        return engine_failure();
+    *blob = NULL;
+    rc = TPMLIB_VolatileAll_Store(blob, &n);
+    if (rc != TPM_SUCCESS)
+        return report(-EIO, "the TPM does not give its volatile state (libtpms: 0x%x)", rc);
+    *len = n;
+    return 0;
+}
+
+int
+engine_store_volatile(void)
+{
+    AUTO_FREE uint8_t *blob = NULL;
+    size_t len = 0;
+    int r = engine_get_volatile(&blob, &len);
+
+    if (r < 0)
+        return r;
+    r = nvram_store(engine.nvram, NVRAM_VOLATILE, blob, len);
+    engine.has_volatile = r == 0;
+    explicit_bzero(blob, len);
+    return r;
+}
+
+int
+engine_set_permanent(const uint8_t *blob, size_t len)
+{
+    TPM_RESULT rc = TPMLIB_SetState(TPMLIB_STATE_PERMANENT, blob, (uint32_t)len);
+
+    /* Setting it to nothing after that would mean: there is none, make a new TPM */
+    if (rc != TPM_SUCCESS)
+        return report(-EUCLEAN, "libtpms does not take it for a TPM's state (0x%x)", rc);
+    return 0;
 }

@@ -27,15 +27,48 @@ size_t engine_process(const uint8_t *cmd, size_t len, uint8_t *resp);
 /* From any thread, while engine_process() runs: asks it to end early. */
 void engine_cancel(void);
 
+/* A response of nothing but the code @rc; returns its length. */
+size_t engine_refuse(uint32_t rc, uint8_t *resp);
+
 /* What the firmware of a machine would send; like it, STATE becomes CLEAR when there is no state to
  * resume. A TPM that is started already is fine. */
 int engine_startup(enum tpm_startup type);
 /* Sends TPM2_Shutdown(CLEAR) if the TPM is started and nobody has sent one since the last command
- * that may have changed something: without it, the next start counts as a lockout attempt. TPM 1.2:
- * does nothing. */
-int engine_shutdown(void);
+ * that may have changed something: without it, the next start counts as a lockout attempt.
+ * @try_state: rather STATE, which lets a machine resume, if the TPM takes it.  TPM 1.2: does
+ * nothing. */
+int engine_shutdown(bool try_state);
 
 /* 0, or why the TPM has failed closed (reported when it did); -EIO: libtpms' own failure mode. */
 int engine_failure(void);
+
+/* ---- for the control channel; the results of type uint32_t are libtpms' own, 0 is success ---- */
+
+/* Chooses the version, so that all that needs no TPM that is on works.  engine_start() does it too.
+ */
+int engine_prepare(enum tpm_version version);
+/* Of the commands that follow. */
+void engine_set_locality(int locality);
+/* @wanted 0: asks only.  Returns what it is now.  Only while the TPM is off. */
+uint32_t engine_buffer_size(uint32_t wanted, uint32_t *min, uint32_t *max);
+/* JSON, to be freed; @flags are those of TPMLIB_GetInfo(). */
+char *engine_info(uint32_t flags);
+
+uint32_t engine_get_established(bool *bit);
+uint32_t engine_reset_established(void);
+uint32_t engine_hash_start(void);
+uint32_t engine_hash_data(const uint8_t *data, size_t len);
+uint32_t engine_hash_end(void);
+
+/* What a TPM that runs has in memory, to be freed. */
+int engine_get_volatile(uint8_t **blob, size_t *len);
+/* Stores it, for engine_start() with keep_volatile.  The next command that may change something
+ * removes it: a TPM that has gone on must never go back. */
+int engine_store_volatile(void);
+/* Removes it; @notice: with words, if there was one. */
+int engine_forget_volatile(bool notice);
+/* Gives libtpms the state to start with next, if it can read it; the caller stores it, too.  Only
+ * while the TPM is off. */
+int engine_set_permanent(const uint8_t *blob, size_t len);
 
 #endif

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-enum { VERSION = 2, MIN_VERSION = 1, HEADER_SIZE = 10, TAG_DATA = 1 };
+enum { VERSION = 2, MIN_VERSION = 1, HEADER_SIZE = 10, TAG_DATA = 1, TAG_MIGRATION_DATA = 4 };
 enum {
     OFF_VERSION = 0,
     OFF_MIN_VERSION = 1,
@@ -15,9 +15,13 @@ enum {
     OFF_TOTAL = 6,
     OFF_TAG = 10,
     OFF_LENGTH = 12,
-    OFF_END = 16
+    OFF_END = 16,
+    OFF_INNER_TAG = 16, /* of migration data */
+    OFF_INNER_LENGTH = 18,
+    OFF_INNER_END = 22
 };
 static_assert((int)OFF_END == (int)ENVELOPE_SIZE, "envelope layout drifted from its size");
+static_assert((int)OFF_INNER_END == (int)ENVELOPE_MIGRATION_SIZE, "so did that of migration data");
 
 enum {
     FLAG_ENCRYPTED = 0x01,
@@ -27,16 +31,31 @@ enum {
     FLAG_MIGRATION_KEY_256 = 0x10
 };
 
-void
-envelope_encode(uint8_t out[ENVELOPE_SIZE], uint32_t len)
+/* The header, and the first record, of @len bytes. */
+static void
+encode(uint8_t *out, uint16_t flags, uint16_t tag, uint32_t len)
 {
     out[OFF_VERSION] = VERSION;
     out[OFF_MIN_VERSION] = MIN_VERSION;
     store_be16(out + OFF_HEADER_SIZE, HEADER_SIZE);
-    store_be16(out + OFF_FLAGS, 0);
-    store_be32(out + OFF_TOTAL, ENVELOPE_SIZE + len);
-    store_be16(out + OFF_TAG, TAG_DATA);
+    store_be16(out + OFF_FLAGS, flags);
+    store_be32(out + OFF_TOTAL, OFF_END + len);
+    store_be16(out + OFF_TAG, tag);
     store_be32(out + OFF_LENGTH, len);
+}
+
+void
+envelope_encode(uint8_t out[ENVELOPE_SIZE], uint32_t len)
+{
+    encode(out, 0, TAG_DATA, len);
+}
+
+void
+envelope_encode_migration(uint8_t out[ENVELOPE_MIGRATION_SIZE], uint32_t len)
+{
+    encode(out, FLAG_MIGRATION_DATA, TAG_MIGRATION_DATA, OFF_INNER_END - OFF_INNER_TAG + len);
+    store_be16(out + OFF_INNER_TAG, TAG_DATA);
+    store_be32(out + OFF_INNER_LENGTH, len);
 }
 
 static int
@@ -57,12 +76,10 @@ check_flags(uint16_t flags, const char *name)
     return 0;
 }
 
-int
-envelope_decode(const uint8_t *buf, size_t len, const char *name, const uint8_t **blob,
-                size_t *blob_len)
+static int
+check_header(const uint8_t *buf, size_t len, const char *name)
 {
-    uint32_t total, data;
-    int r;
+    uint32_t total;
 
     if (len < HEADER_SIZE)
         return report(-EUCLEAN, "%s: %zu bytes are too short for a TPM's state", name, len);
@@ -73,16 +90,56 @@ envelope_decode(const uint8_t *buf, size_t len, const char *name, const uint8_t 
     if (total != len)
         return report(-EUCLEAN, "%s: has %zu bytes, but its header says %" PRIu32, name, len,
                       total);
-    r = check_flags(load_be16(buf + OFF_FLAGS), name);
+    return 0;
+}
+
+/* The record at @off, which must be of @tag and be all the rest; more than nothing. */
+static int
+check_record(const uint8_t *buf, size_t len, size_t off, uint16_t tag, const char *name)
+{
+    const size_t head = OFF_END - OFF_TAG;
+    uint32_t data;
+
+    if (len - off <= head)
+        return report(-EUCLEAN, "%s: holds no data", name);
+    data = load_be32(buf + off + 2);
+    if (load_be16(buf + off) != tag || data != len - off - head)
+        return report(-EUCLEAN, "%s: its data record (tag %u, %" PRIu32 " bytes) does not fill it",
+                      name, load_be16(buf + off), data);
+    return 0;
+}
+
+int
+envelope_decode(const uint8_t *buf, size_t len, const char *name, const uint8_t **blob,
+                size_t *blob_len)
+{
+    int r = check_header(buf, len, name);
+
+    if (r == 0)
+        r = check_flags(load_be16(buf + OFF_FLAGS), name);
+    if (r == 0)
+        r = check_record(buf, len, OFF_TAG, TAG_DATA, name);
     if (r < 0)
         return r;
-    if (len <= ENVELOPE_SIZE)
-        return report(-EUCLEAN, "%s: holds no data", name);
-    data = load_be32(buf + OFF_LENGTH);
-    if (load_be16(buf + OFF_TAG) != TAG_DATA || data != len - ENVELOPE_SIZE)
-        return report(-EUCLEAN, "%s: its data record (tag %u, %" PRIu32 " bytes) does not fill it",
-                      name, load_be16(buf + OFF_TAG), data);
-    *blob = buf + ENVELOPE_SIZE;
-    *blob_len = data;
+    *blob = buf + OFF_END;
+    *blob_len = len - OFF_END;
+    return 0;
+}
+
+int
+envelope_decode_migration(const uint8_t *buf, size_t len, const char *name, const uint8_t **blob,
+                          size_t *blob_len)
+{
+    int r = check_header(buf, len, name);
+
+    if (r < 0 || load_be16(buf + OFF_FLAGS) != FLAG_MIGRATION_DATA)
+        return r < 0 ? r : envelope_decode(buf, len, name, blob, blob_len);
+    r = check_record(buf, len, OFF_TAG, TAG_MIGRATION_DATA, name);
+    if (r == 0)
+        r = check_record(buf, len, OFF_INNER_TAG, TAG_DATA, name);
+    if (r < 0)
+        return r;
+    *blob = buf + OFF_INNER_END;
+    *blob_len = len - OFF_INNER_END;
     return 0;
 }

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ENVELOPE_SIZE = 16 }; /* bytes in front of the blob */
+enum { ENVELOPE_SIZE = 16, ENVELOPE_MIGRATION_SIZE = 22 }; /* bytes in front of the blob */
 
 /* Writes the envelope of a blob of @len bytes, which follows it. */
 void envelope_encode(uint8_t out[ENVELOPE_SIZE], uint32_t len);
@@ -18,5 +18,12 @@ void envelope_encode(uint8_t out[ENVELOPE_SIZE], uint32_t len);
  * -EPROTONOSUPPORT (encrypted or migration data, which only the swtpm with its key can read). */
 int envelope_decode(const uint8_t *buf, size_t len, const char *name, const uint8_t **blob,
                     size_t *blob_len);
+
+/* The same for a blob on its way to another host: there is one more record around the DATA record.
+ */
+void envelope_encode_migration(uint8_t out[ENVELOPE_MIGRATION_SIZE], uint32_t len);
+/* Takes the form of a stored blob too. */
+int envelope_decode_migration(const uint8_t *buf, size_t len, const char *name,
+                              const uint8_t **blob, size_t *blob_len);
 
 #endif

@@ -26,6 +26,7 @@ struct tpm_link {
 
     pthread_mutex_t lock; /* for the rest; not held during completions and events */
     enum tpm_state state;
+    bool attached;     /* the control channel's client has the TPM */
     cmddev_done *done; /* of the outstanding command; NULL: none */
     void *done_arg;
 };
@@ -59,7 +60,7 @@ link_submit(struct cmddev *c, const uint8_t *cmd, size_t len, cmddev_done *done,
         return -E2BIG;
     if (is_over(l->state))
         return -ENODEV;
-    if (l->done)
+    if (l->done || l->attached)
         return -EBUSY;
     r = message_send(l->fd, MESSAGE_COMMAND, cmd, len, MSG_DONTWAIT);
     if (r < 0)
@@ -67,6 +68,15 @@ link_submit(struct cmddev *c, const uint8_t *cmd, size_t len, cmddev_done *done,
     l->done = done;
     l->done_arg = arg;
     return 0;
+}
+
+static bool
+link_is_taken(struct cmddev *c)
+{
+    struct tpm_link *l = (struct tpm_link *)c;
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&l->lock);
+
+    return l->attached;
 }
 
 static void
@@ -151,6 +161,17 @@ handle_log(struct message *m)
 }
 
 static int
+handle_attached(struct tpm_link *l, const struct message *m)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&l->lock);
+
+    if (m->len != 1)
+        return -EBADMSG;
+    l->attached = m->body[0];
+    return 0;
+}
+
+static int
 handle(struct tpm_link *l, struct message *m)
 {
     switch (m->type) {
@@ -163,6 +184,8 @@ handle(struct tpm_link *l, struct message *m)
         return handle_state(l, m);
     case MESSAGE_LOG:
         return handle_log(m);
+    case MESSAGE_ATTACHED:
+        return handle_attached(l, m);
     default:
         return -EBADMSG;
     }
@@ -186,7 +209,8 @@ reader(void *arg)
     return NULL;
 }
 
-static const struct cmddev_ops link_ops = {.submit = link_submit, .cancel = link_cancel};
+static const struct cmddev_ops link_ops = {
+    .submit = link_submit, .cancel = link_cancel, .is_taken = link_is_taken};
 
 int
 tpm_link_new(struct tpm_link **out, int fd, pid_t pid, tpm_event_fn *event, void *arg)

@@ -9,7 +9,8 @@
  *                     STOP        shut down in order, then exit
  *   to the daemon     RESPONSE    the response to the outstanding command
  *                     STATE       struct message_state: what the TPM is now
- *                     LOG         struct message_log: a line for the daemon's reports */
+ *                     LOG         struct message_log: a line for the daemon's reports
+ *                     ATTACHED    a byte: is there a client of the control channel? */
 #ifndef VNVRAM_TPM_MESSAGE_H
 #define VNVRAM_TPM_MESSAGE_H
 
@@ -24,7 +25,8 @@ enum message_type {
     MESSAGE_STOP,
     MESSAGE_RESPONSE,
     MESSAGE_STATE,
-    MESSAGE_LOG
+    MESSAGE_LOG,
+    MESSAGE_ATTACHED
 };
 
 enum { MESSAGE_TEXT = 512, MESSAGE_BODY = PATH_MAX + 64 };

@@ -1,24 +1,28 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Two threads.  The main thread is the TPM: it alone calls libtpms and touches files.  The listener
- * reads the socket and watches the mount, so that it can cancel a command, and end the process
- * when the daemon dies, while the main thread is in either. */
+ * reads the sockets and watches the mount, so that it can cancel a command, and end the process
+ * when the daemon dies, while the main thread is in either.  Between them is a queue. */
 #include "tpm/process.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "tpm/confine.h"
+#include "tpm/control.h"
 #include "tpm/engine.h"
 #include "tpm/link.h"
+#include "tpm/machine.h"
 #include "tpm/message.h"
 #include "tpm/nvram.h"
+#include "tpm/queue.h"
 #include "tpm/root.h"
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
-enum { CANCEL_AGAIN_MS = 50 };
+enum { CANCEL_AGAIN_MS = 5 };
 
 struct process {
     int link;
@@ -26,15 +30,10 @@ struct process {
     struct message_start start;
     struct root root;
     struct nvram *nvram;
-    bool told_failure; /* the daemon knows that the TPM has failed */
-
-    pthread_mutex_t lock; /* for the rest */
-    pthread_cond_t wake;
-    bool have_command;
-    bool running; /* the TPM is in a command: cancelling makes sense */
-    bool stop;
-    size_t len;
-    uint8_t command[ENGINE_MAX];
+    struct machine machine;
+    struct queue queue;
+    struct control control; /* the listener's */
+    bool told_failure;      /* the daemon knows that the TPM has failed */
 };
 
 /* The daemon reports for us: our own standard error is closed. */
@@ -57,37 +56,13 @@ send_state(struct process *p, enum tpm_state state, int r, const char *why)
     message_send(p->link, MESSAGE_STATE, &s, sizeof s, 0);
 }
 
-static void
-request_stop(struct process *p)
-{
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->lock);
-
-    p->stop = true;
-    pthread_cond_signal(&p->wake);
-}
-
-static void
-cancel_running(struct process *p)
-{
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->lock);
-
-    if (p->running)
-        engine_cancel();
-}
-
 /* A second command while one waits is the daemon's mistake: dropping one would hang its client. */
 static bool
-put_command(struct process *p, const struct message *m)
+put_command(struct process *p, struct message *m)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->lock);
+    struct job j = {.source = JOB_LINK, .locality = -1, .body = m->body, .len = m->len};
 
-    if (p->have_command || m->len > sizeof p->command)
-        return false;
-    memcpy(p->command, m->body, m->len);
-    p->len = m->len;
-    p->have_command = true;
-    pthread_cond_signal(&p->wake);
-    return true;
+    return m->len <= ENGINE_MAX && queue_put(&p->queue, &j);
 }
 
 /* The daemon has gone or makes no sense.  Its mount has gone with it, so there is nowhere to store
@@ -105,41 +80,78 @@ listen_once(struct process *p)
             _exit(EXIT_FAILURE);
         break;
     case MESSAGE_CANCEL:
-        cancel_running(p);
+        queue_cancel(&p->queue, false);
         break;
     case MESSAGE_STOP:
-        request_stop(p);
+        queue_stop(&p->queue);
         break;
     default:
         _exit(EXIT_FAILURE);
     }
 }
 
+static void
+on_attached(void *arg, bool attached)
+{
+    struct process *p = arg;
+    uint8_t byte = attached;
+
+    message_send(p->link, MESSAGE_ATTACHED, &byte, sizeof byte, 0);
+}
+
+static void
+on_control_end(void *arg)
+{
+    struct process *p = arg;
+
+    queue_stop(&p->queue);
+}
+
+static const struct control_ops control_ops = {.attached = on_attached, .end = on_control_end};
+
+enum { LINK, MOUNTS, ANSWERS, CONTROL, POLLED = CONTROL + CONTROL_FDS };
+
+static void
+listen_to_control(struct process *p, const struct pollfd fds[POLLED])
+{
+    eventfd_t n;
+
+    if (fds[ANSWERS].revents)
+        eventfd_read(p->queue.answered, &n);
+    control_turn(&p->control, fds + CONTROL);
+}
+
 static void *
 listener(void *arg)
 {
     struct process *p = arg;
-    struct pollfd fds[] = {{.fd = p->link, .events = POLLIN},
-                           {.fd = p->root.mounts, .events = POLLPRI}};
-    bool stopping = false;
+    struct pollfd fds[POLLED] = {
+        [LINK] = {.fd = p->link, .events = POLLIN},
+        [MOUNTS] = {.fd = p->root.mounts, .events = POLLPRI},
+        [ANSWERS] = {.fd = p->queue.answered, .events = POLLIN},
+        [CONTROL] = {.fd = -1},
+        [CONTROL + 1] = {.fd = -1},
+        [CONTROL + 2] = {.fd = -1},
+    };
+    bool cancelling = false;
 
     for (;;) {
-        /* A cancel that comes just before the command starts is lost; so ask again */
-        int n = poll(fds, 2, stopping ? CANCEL_AGAIN_MS : -1);
-
-        if (n < 0 && errno != EINTR)
-            _exit(EXIT_FAILURE);
-        if (n > 0 && fds[0].revents)
-            listen_once(p);
-        if (n > 0 && fds[1].revents && root_is_gone(&p->root)) {
-            fds[1].fd = -1;
-            request_stop(p);
+        if (p->machine.is_controlled)
+            control_poll(&p->control, fds + CONTROL);
+        if (poll(fds, POLLED, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
+            if (errno != EINTR)
+                _exit(EXIT_FAILURE);
+            continue;
         }
-        pthread_mutex_lock(&p->lock);
-        stopping = p->stop;
-        pthread_mutex_unlock(&p->lock);
-        if (stopping)
-            cancel_running(p);
+        if (fds[LINK].revents)
+            listen_once(p);
+        if (fds[MOUNTS].revents && root_is_gone(&p->root)) {
+            fds[MOUNTS].fd = -1;
+            queue_stop(&p->queue);
+        }
+        if (p->machine.is_controlled && !queue_is_stopping(&p->queue))
+            listen_to_control(p, fds);
+        cancelling = queue_cancel_again(&p->queue);
     }
     return NULL;
 }
@@ -150,10 +162,41 @@ start_listener(struct process *p)
     pthread_t thread;
     int r;
 
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->wake, NULL);
     r = pthread_create(&thread, NULL, listener, p);
     return r ? report(-r, "cannot start a thread: %s", errno_text(r)) : 0;
+}
+
+static void
+set_up_machine(struct process *p)
+{
+    p->machine = (struct machine){.version = p->opt.version,
+                                  .nvram = p->nvram,
+                                  .reject_locality_4 = p->opt.reject_locality_4,
+                                  .is_controlled = p->opt.control};
+    if (!p->opt.control)
+        return;
+    p->control = (struct control){.ops = &control_ops,
+                                  .arg = p,
+                                  .queue = &p->queue,
+                                  .is_12 = p->opt.version == TPM_VERSION_1_2,
+                                  .terminate = p->opt.terminate};
+    control_open(&p->control, p->opt.control);
+}
+
+/* A TPM that has a control channel is powered on through it: only its client knows whether that is
+ * a start, or a machine that resumes. */
+static int
+power_on(struct process *p)
+{
+    int r;
+
+    if (p->opt.control && p->opt.startup == TPM_STARTUP_NONE)
+        return engine_prepare(p->opt.version);
+    r = machine_power_on(&p->machine, false);
+    if (r == 0)
+        r = engine_startup(p->opt.startup);
+    queue_done(&p->queue, p->machine.on);
+    return r;
 }
 
 static int
@@ -165,20 +208,20 @@ start(struct process *p)
     int r = root_open(&p->root, s->path, (dev_t)s->dev, s->privileged);
 
     if (r == 0)
+        r = queue_init(&p->queue, p->opt.control);
+    if (r == 0)
         r = nvram_open(&p->nvram, p->root.dir, &opt); /* others' files too, as root may */
+    if (r == 0)
+        set_up_machine(p);
     if (r == 0)
         r = confine_rights(s->uid, s->gid, p->root.owner, p->root.group);
     if (r == 0 && !p->opt.no_sandbox)
-        r = confine_calls(p->root.dir);
+        r = confine_calls(p->root.dir, p->opt.control);
     if (r == 0)
         r = start_listener(p);
     if (r == 0)
         r = nvram_lock(p->nvram);
-    if (r == 0)
-        r = engine_start(p->opt.version, p->nvram, false);
-    if (r == 0)
-        r = engine_startup(p->opt.startup);
-    return r;
+    return r < 0 ? r : power_on(p);
 }
 
 static void
@@ -191,45 +234,58 @@ tell_failure(struct process *p)
     send_state(p, TPM_STATE_FAILED, engine_failure(), "the TPM has failed");
 }
 
-/* False: stop. */
-static bool
-take_command(struct process *p, uint8_t *cmd, size_t *len)
+/* From the device file: it powers the TPM on if need be, and then as a client that resumes would.
+ */
+static void
+run_link(struct process *p, const struct job *j)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->lock);
+    uint8_t resp[ENGINE_MAX];
+    size_t n;
 
-    while (!p->have_command && !p->stop)
-        pthread_cond_wait(&p->wake, &p->lock);
-    if (p->stop)
-        return false;
-    memcpy(cmd, p->command, p->len);
-    *len = p->len;
-    p->have_command = false;
-    p->running = true;
-    return true;
+    if (!p->machine.on && machine_power_on(&p->machine, true) == 0)
+        report_at(REPORT_NOTICE, 0, "powered on for the device file");
+    n = machine_command(&p->machine, j->locality, j->body, j->len, resp);
+    queue_done(&p->queue, p->machine.on);
+    tell_failure(p);
+    message_send(p->link, MESSAGE_RESPONSE, resp, n, 0);
+    explicit_bzero(resp, n);
 }
 
 static void
-set_not_running(struct process *p)
+run_data(struct process *p, const struct job *j)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->lock);
+    uint8_t *resp = malloc(ENGINE_MAX);
+    size_t n = 0;
 
-    p->running = false;
+    if (resp)
+        n = machine_command(&p->machine, j->locality, j->body, j->len, resp);
+    queue_done(&p->queue, p->machine.on);
+    tell_failure(p);
+    queue_answer(&p->queue, JOB_DATA, resp, n);
+}
+
+static void
+run_control(struct process *p, const struct job *j)
+{
+    uint8_t *reply;
+    size_t n;
+
+    machine_request(&p->machine, j->code, j->body, j->len, &reply, &n);
+    queue_done(&p->queue, p->machine.on);
+    tell_failure(p);
+    queue_answer(&p->queue, JOB_CONTROL, reply, n);
 }
 
 static void
 serve(struct process *p)
 {
-    uint8_t cmd[ENGINE_MAX], resp[ENGINE_MAX];
-    size_t len;
+    static void (*const run_job[JOB_SOURCES])(struct process * p, const struct job *j) = {
+        [JOB_LINK] = run_link, [JOB_CONTROL] = run_control, [JOB_DATA] = run_data};
+    struct job j;
 
-    while (take_command(p, cmd, &len)) {
-        size_t n = engine_process(cmd, len, resp);
-
-        set_not_running(p);
-        tell_failure(p);
-        message_send(p->link, MESSAGE_RESPONSE, resp, n, 0);
-        explicit_bzero(cmd, len);
-        explicit_bzero(resp, n);
+    while (queue_take(&p->queue, &j)) {
+        run_job[j.source](p, &j);
+        job_fini(&j);
     }
 }
 
@@ -254,7 +310,6 @@ wait_for_start(struct process *p)
 static void
 finish(struct process *p, int r)
 {
-    engine_stop();
     nvram_close(p->nvram);
     root_close(&p->root);
     if (r < 0)
@@ -269,7 +324,7 @@ run(const struct tpm_options *opt, int link)
     struct process p = {.opt = *opt, .root = {.dir = -1, .tree = -1, .mounts = -1}};
     int r;
 
-    p.link = confine_inheritance(link);
+    p.link = confine_inheritance(link, &p.opt.control);
     if (p.link < 0)
         _exit(EXIT_FAILURE);
     report_set_sink(send_report, &p);
@@ -288,7 +343,7 @@ run(const struct tpm_options *opt, int link)
     }
     send_state(&p, TPM_STATE_RUNNING, 0, "");
     serve(&p);
-    r = engine_shutdown();
+    r = machine_power_off(&p.machine);
     finish(&p, r);
     _exit(r < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }

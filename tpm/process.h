@@ -19,12 +19,19 @@ struct tpm_options {
     enum tpm_version version;
     enum tpm_startup startup;
     bool manufacture; /* make a new TPM even where the image once held one */
-    bool no_sandbox;  /* for debugging; the mount owner's rights, without capabilities, all the same
-                       */
+    /* The control channel: a listening or a connected socket; 0: none.  With it the TPM is powered
+     * on by its client, or by the first command through the link, or for .startup, if that is not
+     * NONE. */
+    int control;
+    bool terminate;         /* end when the control channel's client leaves */
+    bool reject_locality_4; /* what only a machine's hardware may use */
+    bool no_sandbox; /* for debugging; the mount owner's rights, without capabilities, all the same
+                      */
 };
 
-/* Forks the TPM process.  *@pid is its PID, *@link the daemon's end of a SOCK_SEQPACKET pair
- * (CLOEXEC). Call it single-threaded.  The child returns never. */
+/* Forks the TPM process, which gets its own copy of opt->control.  *@pid is its PID, *@link the
+ * daemon's end of a SOCK_SEQPACKET pair (CLOEXEC). Call it single-threaded.  The child returns
+ * never. */
 int tpm_process_fork(const struct tpm_options *opt, pid_t *pid, int *link);
 
 #endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/ctrlsocket.h"
+#include "base/report.h"
+#include "base/sandbox.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+enum { BACKLOG = 8, END_MS = 2000 };
+
+/* ---- the helper ------------------------------------------------------------------------------ */
+
+static void
+keep_only(int fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    for (int i = 0; null >= 0 && i <= STDERR_FILENO; i++)
+        dup2(null, i);
+    dup2(fd, STDERR_FILENO + 1);
+    close_range(STDERR_FILENO + 2, ~0U, 0);
+}
+
+/* Only the right to remove from a directory of others'. */
+static int
+confine(void)
+{
+    static const int calls[] = {SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(lstat)};
+    const struct sandbox_options opt = {
+        .calls = calls, .n_calls = sizeof calls / sizeof *calls, .paths = SANDBOX_ANY_PATH};
+    const uint64_t keep = SANDBOX_CAP(CAP_DAC_OVERRIDE) | SANDBOX_CAP(CAP_FOWNER);
+    int r;
+
+    sandbox_bound_capabilities(keep);
+    r = sandbox_keep_capabilities(keep);
+    return r < 0 ? r : sandbox_enter(&opt);
+}
+
+/* The socket's end is the daemon's word, or its death. */
+static __attribute__((noreturn)) void
+keep(const char *path, const struct stat *made, int fd, bool sandbox)
+{
+    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+    struct stat st;
+    char byte;
+
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    setsid();
+    prctl(PR_SET_NAME, "vnvram-socket");
+    keep_only(fd);
+    if (chdir("/") < 0 || (sandbox && confine() < 0))
+        _exit(EXIT_FAILURE);
+    while (read(STDERR_FILENO + 1, &byte, 1) < 0 && errno == EINTR)
+        ;
+    if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == made->st_dev &&
+        st.st_ino == made->st_ino && S_ISSOCK(st.st_mode))
+        unlinkat(AT_FDCWD, path, 0);
+    _exit(EXIT_SUCCESS);
+}
+
+static int
+start_keeper(struct ctrlsocket *s, const char *path, bool sandbox)
+{
+    struct stat made;
+    int fds[2];
+    pid_t pid;
+
+    if (lstat(path, &made) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return report(-errno, "%s: %s", path, errno_text(errno));
+    pid = fork();
+    if (pid == 0)
+        keep(path, &made, fds[1], sandbox);
+    close(fds[1]);
+    s->keeper = fds[0];
+    if (pid < 0) {
+        unlink(path);
+        return report(-EAGAIN, "cannot start a process: %s", errno_text(errno));
+    }
+    return 0;
+}
+
+/* ---- the socket ------------------------------------------------------------------------------ */
+
+/* Absolute, as we will be elsewhere. */
+static int
+make_address(struct sockaddr_un *sun, const char *path)
+{
+    AUTO_FREE char *for_dir = strdup(path), *for_name = strdup(path), *dir = NULL;
+    int n;
+
+    if (!for_dir || !for_name)
+        return report(-ENOMEM, "no memory for a socket");
+    dir = realpath(dirname(for_dir), NULL);
+    if (!dir)
+        return report(-EIO, "%s: cannot make a socket there: %s", path, errno_text(errno));
+    *sun = (struct sockaddr_un){.sun_family = AF_UNIX};
+    n = snprintf(sun->sun_path, sizeof sun->sun_path, "%s/%s", dir, basename(for_name));
+    if (n < 0 || (size_t)n >= sizeof sun->sun_path)
+        return report(-ENAMETOOLONG, "%s: a socket's path may have %zu characters", path,
+                      sizeof sun->sun_path - 1);
+    return 0;
+}
+
+static int
+remove_stale(const struct sockaddr_un *sun)
+{
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct stat st;
+
+    if (lstat(sun->sun_path, &st) < 0)
+        return errno == ENOENT ? 0 : report(-errno, "%s: %s", sun->sun_path, errno_text(errno));
+    if (!S_ISSOCK(st.st_mode))
+        return report(-EIO, "%s: is there, and is not a socket", sun->sun_path);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)sun, sizeof *sun) == 0 ||
+        errno != ECONNREFUSED)
+        return report(-EBUSY, "%s: somebody else has this socket", sun->sun_path);
+    if (unlink(sun->sun_path) < 0)
+        return report(-errno, "%s: cannot replace: %s", sun->sun_path, errno_text(errno));
+    return 0;
+}
+
+/* Nobody can connect before listen(2), so its mode and owner are right when somebody does. */
+static int
+make_socket(const struct sockaddr_un *sun, const struct ctrlsocket_options *opt, int *out)
+{
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    const char *path = sun->sun_path;
+
+    if (fd < 0 || bind(fd, (const struct sockaddr *)sun, sizeof *sun) < 0)
+        return report(-errno, "%s: cannot make a socket there: %s", path, errno_text(errno));
+    if (((opt->uid != (uid_t)-1 || opt->gid != (gid_t)-1) &&
+         lchown(path, opt->uid, opt->gid) < 0) ||
+        chmod(path, opt->mode) < 0 || listen(fd, BACKLOG) < 0) {
+        int r = -errno;
+
+        unlink(path);
+        return report(r, "%s: cannot set up the socket: %s", path, errno_text(r));
+    }
+    *out = steal_fd(&fd);
+    return 0;
+}
+
+int
+ctrlsocket_open(struct ctrlsocket *s, const struct ctrlsocket_options *opt)
+{
+    struct sockaddr_un sun;
+    int r = make_address(&sun, opt->path);
+
+    if (r == 0)
+        r = remove_stale(&sun);
+    if (r == 0)
+        r = make_socket(&sun, opt, &s->listener);
+    return r < 0 ? r : start_keeper(s, sun.sun_path, opt->sandbox);
+}
+
+void
+ctrlsocket_close(struct ctrlsocket *s)
+{
+    struct pollfd p = {.fd = s->keeper, .events = POLLIN};
+
+    scope_close(&s->listener);
+    s->listener = -1;
+    if (s->keeper < 0)
+        return;
+    shutdown(s->keeper, SHUT_WR);
+    poll(&p, 1, END_MS); /* it has ended */
+    close(s->keeper);
+    s->keeper = -1;
+}

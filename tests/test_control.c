@@ -1,0 +1,1142 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The control channel, byte by byte, on a TPM's process whose state is in an ordinary directory. */
+#include "base/bytes.h"
+#include "base/scope.h"
+#include "tpm/link.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+/* after the above */
+#include <cmocka.h>
+
+enum { DEADLINE_S = 240, RC = 6, REPLY_MAX = 1 << 20 }; /* valgrind makes keys slowly */
+
+#define COMMAND(name, ...) static const uint8_t name[] = {__VA_ARGS__}
+#define PASSWORD 0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0 /* an empty one */
+#define OWNER 0x40, 0, 0, 1
+#define INDEX 0x01, 0x80, 0, 1
+
+COMMAND(get_random, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 8);
+COMMAND(read_clock, 0x80, 1, 0, 0, 0, 10, 0, 0, 1, 0x81);
+COMMAND(startup_clear, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0);
+COMMAND(startup_state, 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 1);
+COMMAND(nv_define, 0x80, 2, 0, 0, 0, 45, 0, 0, 1, 0x2a, OWNER, PASSWORD, 0, 0, 0, 14, INDEX, 0, 11,
+        0, 2, 0, 2, 0, 0, 0, 8);
+COMMAND(nv_write, 0x80, 2, 0, 0, 0, 43, 0, 0, 1, 0x37, OWNER, INDEX, PASSWORD, 0, 8, 'r', 'e', 'm',
+        'e', 'm', 'b', 'e', 'r', 0, 0);
+COMMAND(nv_read, 0x80, 2, 0, 0, 0, 35, 0, 0, 1, 0x4e, OWNER, INDEX, PASSWORD, 0, 8, 0, 0);
+COMMAND(create_primary, 0x80, 2, 0, 0, 0, 67, 0, 0, 1, 0x31, OWNER, PASSWORD, 0, 4, 0, 0, 0, 0, 0,
+        26, 0, 1, 0, 11, 0, 3, 0, 0x72, 0, 0, 0, 6, 0, 0x80, 0, 0x43, 0, 0x10, 8, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0);
+COMMAND(pcr_read_17, 0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 11, 3, 0, 0, 2);
+COMMAND(pcr_read_16, 0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 11, 3, 0, 0, 1);
+/* PCR_Event: 16 is anybody's, 20 is that of localities 1 to 3 */
+COMMAND(event_16, 0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x3c, 0, 0, 0, 16, PASSWORD, 0, 2, 'h', 'i');
+COMMAND(event_20, 0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x3c, 0, 0, 0, 20, PASSWORD, 0, 2, 'h', 'i');
+COMMAND(startup_1_2, 0, 0xc1, 0, 0, 0, 12, 0, 0, 0, 0x99, 0, 1);
+
+enum {
+    RC_INITIALIZE = 0x100,
+    RC_FAILURE = 0x101,
+    RC_LOCALITY = 0x107,
+    RC_SIZE = 0x142,
+    RC_PCR_LOCALITY = 0x907,
+    RC_CANCELED = 0x909
+};
+
+struct fixture {
+    char dir[64];
+    int fd; /* of dir */
+    struct sockaddr_un address;
+    int listener;
+    struct tpm_link *link;
+    int ctrl, data; /* the client's */
+    uint8_t *reply;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum tpm_state state;
+    bool answered;
+};
+
+/* ---- the process -----------------------------------------------------------------------------
+ */
+
+static void
+on_event(void *arg, enum tpm_state state, int r, const char *why)
+{
+    struct fixture *f = arg;
+
+    (void)why, (void)r;
+    pthread_mutex_lock(&f->lock);
+    f->state = state;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void
+on_done(void *arg, int r, const uint8_t *resp, size_t len)
+{
+    struct fixture *f = arg;
+
+    (void)r, (void)resp, (void)len;
+    pthread_mutex_lock(&f->lock);
+    f->answered = true;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static bool
+has_started(const struct fixture *f)
+{
+    return f->state != TPM_STATE_STARTING;
+}
+
+static bool
+has_ended(const struct fixture *f)
+{
+    return f->state == TPM_STATE_STOPPED || f->state == TPM_STATE_GONE;
+}
+
+static bool
+has_failed(const struct fixture *f)
+{
+    return f->state == TPM_STATE_FAILED;
+}
+
+static bool
+has_answer(const struct fixture *f)
+{
+    return f->answered;
+}
+
+static void
+wait_for(struct fixture *f, bool (*condition)(const struct fixture *))
+{
+    struct timespec end;
+    int r = 0;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += DEADLINE_S;
+    pthread_mutex_lock(&f->lock);
+    while (!condition(f) && r == 0)
+        r = pthread_cond_timedwait(&f->changed, &f->lock, &end);
+    pthread_mutex_unlock(&f->lock);
+    assert_int_equal(r, 0);
+}
+
+static struct tpm_options
+version_2(const struct fixture *f)
+{
+    /* valgrind, of which the process is a part, makes system calls of its own */
+    return (struct tpm_options){.version = TPM_VERSION_2_0,
+                                .control = f->listener,
+                                .no_sandbox = getenv("VNVRAM_QUICK") != NULL};
+}
+
+static void
+start_as(struct fixture *f, const struct tpm_options *opt)
+{
+    struct stat st;
+    pid_t pid;
+    int fd;
+
+    f->state = TPM_STATE_STARTING;
+    assert_int_equal(tpm_process_fork(opt, &pid, &fd), 0);
+    assert_int_equal(tpm_link_new(&f->link, fd, pid, on_event, f), 0);
+    assert_int_equal(fstat(f->fd, &st), 0);
+    assert_int_equal(tpm_link_start(f->link, &(struct tpm_start){.path = f->dir,
+                                                                 .dev = st.st_dev,
+                                                                 .uid = geteuid(),
+                                                                 .gid = getegid()}),
+                     0);
+    wait_for(f, has_started);
+    assert_int_equal(f->state, TPM_STATE_RUNNING);
+}
+
+static void
+start(struct fixture *f)
+{
+    struct tpm_options opt = version_2(f);
+
+    start_as(f, &opt);
+}
+
+static void
+hang_up(struct fixture *f)
+{
+    scope_close(&f->ctrl);
+    scope_close(&f->data);
+    f->ctrl = f->data = -1;
+}
+
+static void
+end(struct fixture *f)
+{
+    hang_up(f);
+    tpm_link_free(f->link);
+    f->link = NULL;
+}
+
+static void
+end_by_kill(struct fixture *f)
+{
+    kill(tpm_link_pid(f->link), SIGKILL);
+    wait_for(f, has_ended);
+    end(f);
+}
+
+/* True when the link takes a command, as the device file would. */
+static bool
+link_is_free(struct fixture *f)
+{
+    f->answered = false;
+    if (cmddev_submit(tpm_link_cmddev(f->link), get_random, sizeof get_random, on_done, f) < 0)
+        return false;
+    wait_for(f, has_answer);
+    return true;
+}
+
+static bool
+until(struct fixture *f, bool (*condition)(struct fixture *f))
+{
+    const struct timespec moment = {.tv_nsec = 10000000};
+
+    for (int i = 0; i < DEADLINE_S * 100; i++) {
+        if (condition(f))
+            return true;
+        nanosleep(&moment, NULL);
+    }
+    return false;
+}
+
+/* ---- the client ------------------------------------------------------------------------------
+ */
+
+static int
+new_socket(void)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void
+dial(struct fixture *f)
+{
+    f->ctrl = new_socket();
+    assert_int_equal(connect(f->ctrl, (struct sockaddr *)&f->address, sizeof f->address), 0);
+}
+
+static void
+put(int fd, const uint8_t *buf, size_t len)
+{
+    assert_int_equal(send(fd, buf, len, MSG_NOSIGNAL), len);
+}
+
+/* Exactly @len bytes; false: the other side has closed. */
+static bool
+get(int fd, uint8_t *buf, size_t len)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    while (len > 0) {
+        ssize_t n;
+
+        assert_int_equal(poll(&p, 1, DEADLINE_S * 1000), 1);
+        n = recv(fd, buf, len, 0);
+        if (n <= 0)
+            return false;
+        buf += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+static bool
+is_closed(int fd)
+{
+    uint8_t byte;
+
+    return !get(fd, &byte, 1);
+}
+
+static void
+expect_at(struct fixture *f, int line, const uint8_t *req, size_t n, const uint8_t *want, size_t m)
+{
+    put(f->ctrl, req, n);
+    if (!get(f->ctrl, f->reply, m) || memcmp(f->reply, want, m) != 0) {
+        print_error("at line %d:", line);
+        for (size_t i = 0; i < m; i++)
+            print_error(" %02x", f->reply[i]);
+        print_error("\n");
+        fail();
+    }
+}
+
+#define BYTES(...)                                                                                 \
+    (const uint8_t[]){__VA_ARGS__}, sizeof(const uint8_t[])                                        \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+#define CODE(c, ...) BYTES(0, 0, 0, c, ##__VA_ARGS__)
+#define RESULT(c) BYTES(0, 0, 0, c)
+#define EXPECT(f, ...) expect_at(f, __LINE__, __VA_ARGS__)
+#define WORD(n) 0, 0, 0, n
+#define WRONG RESULT(0x0a)
+#define BAD RESULT(3)
+#define OK RESULT(0)
+
+static void
+send_with_fds(int fd, const uint8_t *buf, size_t len, const int *fds, size_t n_fds)
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(64 * sizeof(int))];
+    } control = {0};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = CMSG_SPACE(n_fds * sizeof(int))};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&msg);
+
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+    memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
+    assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+}
+
+static void
+set_data_fd(struct fixture *f)
+{
+    int fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    send_with_fds(f->ctrl, CODE(0x10), &fds[1], 1);
+    close(fds[1]);
+    f->data = fds[0];
+    assert_true(get(f->ctrl, f->reply, 4));
+    assert_int_equal(load_be32(f->reply), 0);
+}
+
+/* The response code of what comes on the data channel. */
+static uint32_t
+response(struct fixture *f)
+{
+    size_t len;
+
+    assert_true(get(f->data, f->reply, 10));
+    len = load_be32(f->reply + 2);
+    assert_in_range(len, 10, 4096);
+    assert_true(get(f->data, f->reply + 10, len - 10));
+    return load_be32(f->reply + RC);
+}
+
+static uint32_t
+run(struct fixture *f, const uint8_t *cmd, size_t len)
+{
+    put(f->data, cmd, len);
+    return response(f);
+}
+#define RUN(f, cmd) run(f, cmd, sizeof cmd)
+
+/* A client with a data channel, and a TPM that is on. */
+static void
+attach(struct fixture *f)
+{
+    dial(f);
+    set_data_fd(f);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+}
+
+static void
+attach_and_start(struct fixture *f)
+{
+    attach(f);
+    assert_int_equal(RUN(f, startup_clear), 0);
+}
+
+static bool
+clock_is_safe(struct fixture *f)
+{
+    assert_int_equal(RUN(f, read_clock), 0);
+    return f->reply[10 + 8 + 8 + 4 + 4];
+}
+
+static void
+read_pcr(struct fixture *f, const uint8_t *cmd, uint8_t pcr[32])
+{
+    assert_int_equal(run(f, cmd, sizeof pcr_read_16), 0);
+    assert_int_equal(load_be32(f->reply + 2), 10 + 4 + 4 + 6 + 4 + 2 + 32);
+    memcpy(pcr, f->reply + 10 + 4 + 4 + 6 + 4 + 2, 32);
+}
+
+/* The result; the blob is at f->reply + 16. */
+static uint32_t
+get_blob(struct fixture *f, uint8_t type, uint32_t off, size_t *len)
+{
+    uint8_t req[16] = {0, 0, 0, 0x0c, 0, 0, 0, 1, 0, 0, 0, type};
+
+    store_be32(req + 12, off);
+    put(f->ctrl, req, sizeof req);
+    assert_true(get(f->ctrl, f->reply, 16));
+    *len = load_be32(f->reply + 12);
+    assert_int_equal(load_be32(f->reply + 4), 0);
+    assert_int_equal(load_be32(f->reply + 8), *len);
+    assert_in_range(*len, 0, REPLY_MAX - 16);
+    assert_true(get(f->ctrl, f->reply + 16, *len));
+    return load_be32(f->reply);
+}
+
+static uint8_t *
+take_blob(struct fixture *f, uint8_t type, size_t *len)
+{
+    uint8_t *blob;
+
+    assert_int_equal(get_blob(f, type, 0, len), 0);
+    blob = malloc(*len);
+    assert_non_null(blob);
+    memcpy(blob, f->reply + 16, *len);
+    return blob;
+}
+
+/* Head and body apart, as QEMU does. */
+static uint32_t
+set_blob(struct fixture *f, uint8_t type, const uint8_t *blob, size_t len)
+{
+    uint8_t req[16] = {0, 0, 0, 0x0d, 0, 0, 0, 0, 0, 0, 0, type};
+
+    store_be32(req + 12, (uint32_t)len);
+    put(f->ctrl, req, sizeof req);
+    put(f->ctrl, blob, len);
+    assert_true(get(f->ctrl, f->reply, 4));
+    return load_be32(f->reply);
+}
+
+static bool
+exists(const struct fixture *f, const char *name)
+{
+    return faccessat(f->fd, name, F_OK, 0) == 0;
+}
+
+/* ---- fixture --------------------------------------------------------------------------------- */
+
+static int
+setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    const char *tmp = getenv("TMPDIR");
+
+    assert_non_null(f);
+    f->reply = malloc(REPLY_MAX);
+    assert_non_null(f->reply);
+    snprintf(f->dir, sizeof f->dir, "%.40s/test_ctrl.XXXXXX", tmp ? tmp : "/tmp");
+    assert_non_null(mkdtemp(f->dir));
+    f->fd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(f->fd >= 0);
+    f->ctrl = f->data = -1;
+    f->listener = new_socket();
+    f->address.sun_family = AF_UNIX;
+    snprintf(f->address.sun_path, sizeof f->address.sun_path, "%s/socket", f->dir);
+    assert_int_equal(bind(f->listener, (struct sockaddr *)&f->address, sizeof f->address), 0);
+    assert_int_equal(listen(f->listener, 4), 0);
+    assert_int_equal(fcntl(f->listener, F_SETFL, O_NONBLOCK), 0);
+    pthread_mutex_init(&f->lock, NULL);
+    pthread_cond_init(&f->changed, NULL);
+    *state = f;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    static const char *const names[] = {"tpm2-00.permall", "tpm2-00.volatilestate",
+                                        "tpm-00.permall",  "tpm-00.volatilestate",
+                                        "socket",          ".lock"};
+    struct fixture *f = *state;
+
+    end(f);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        unlinkat(f->fd, names[i], 0);
+    close(f->listener);
+    close(f->fd);
+    assert_int_equal(rmdir(f->dir), 0); /* nothing else was left there */
+    free(f->reply);
+    free(f);
+    return 0;
+}
+
+/* ---- each request, in each state -------------------------------------------------------------
+ */
+
+static void
+requests_of_any_state(struct fixture *f)
+{
+    EXPECT(f, CODE(1), BYTES(WORD(0), 0, 1, 0x7f, 0xff));
+    EXPECT(f, CODE(5, 4), OK);
+    EXPECT(f, CODE(5, 5), RESULT(0x3d));
+    EXPECT(f, CODE(5, 0, 0, 0, 0), OK);
+    EXPECT(f, CODE(0x0f), BYTES(WORD(0), WORD(0)));
+    EXPECT(f, CODE(0x10), BAD); /* without a descriptor */
+    EXPECT(f, CODE(0x11, WORD(0)), BYTES(WORD(0), 0, 0, 16, 0, 0, 0, 0x0a, 0xf8, 0, 0, 16, 0));
+    EXPECT(f, CODE(0x12, WORD(0), WORD(0), WORD(0), WORD(0)),
+           BYTES(WORD(0), WORD(3), WORD(3), '{', '}', 0));
+    EXPECT(f, CODE(0x12, WORD(0), WORD(0), WORD(2), WORD(0)), BYTES(WORD(0), WORD(3), WORD(1), 0));
+    EXPECT(f, CODE(0x12, WORD(0), WORD(0), WORD(3), WORD(0)), BAD);
+    EXPECT(f, CODE(0x13, WORD(1)), OK);
+    EXPECT(f, CODE(0x14), WRONG);
+    EXPECT(f, CODE(0), WRONG);
+    EXPECT(f, BYTES(1, 0, 0, 1), WRONG);
+}
+
+static void
+each_request_of_a_tpm_that_is_off(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    dial(f);
+    requests_of_any_state(f);
+    EXPECT(f, CODE(4), WRONG);
+    EXPECT(f, CODE(6), WRONG);
+    EXPECT(f, CODE(7, WORD(2), 'h', 'i'), WRONG);
+    EXPECT(f, CODE(8), WRONG);
+    EXPECT(f, CODE(9), WRONG);
+    EXPECT(f, CODE(0x0a), WRONG);
+    EXPECT(f, CODE(0x0b, 3), WRONG);
+    EXPECT(f, CODE(0x0c, WORD(1), WORD(1), WORD(0)), WRONG);
+    EXPECT(f, CODE(0x0d, WORD(0), WORD(1), WORD(0)), BAD);
+    EXPECT(f, CODE(0x0d, WORD(0), WORD(9), WORD(1), 'x'), BAD);
+    EXPECT(f, CODE(0x0d, WORD(2), WORD(1), WORD(1), 'x'), BAD);
+    EXPECT(f, CODE(0x0e), OK);
+    EXPECT(f, CODE(0x11, WORD(10)),
+           BYTES(WORD(0), 0, 0, 0x0a, 0xf8, 0, 0, 0x0a, 0xf8, 0, 0, 16, 0));
+    EXPECT(f, CODE(0x11, 0, 1, 0, 0), BYTES(WORD(0), 0, 0, 16, 0, 0, 0, 0x0a, 0xf8, 0, 0, 16, 0));
+    assert_false(exists(f, "tpm2-00.permall"));
+}
+
+static void
+each_request_of_a_tpm_that_is_on(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    dial(f);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    requests_of_any_state(f);
+    EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0));
+    EXPECT(f, CODE(6), OK);
+    EXPECT(f, CODE(7, WORD(2), 'h', 'i'), OK);
+    EXPECT(f, CODE(7, WORD(0)), OK);
+    EXPECT(f, CODE(8), OK);
+    EXPECT(f, CODE(4), BYTES(WORD(0), 1, 0, 0, 0));
+    EXPECT(f, CODE(9), OK);
+    EXPECT(f, CODE(0x0a), OK);
+    EXPECT(f, CODE(0x0b, 0), RESULT(0x3d));
+    EXPECT(f, CODE(0x0b, 5), RESULT(0x3d));
+    EXPECT(f, CODE(0x0b, 3), OK);
+    EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0));
+    EXPECT(f, CODE(0x0c, WORD(1), WORD(3), WORD(0)), BYTES(0, 0, 8, 0, WORD(0), WORD(0), WORD(0)));
+    EXPECT(f, CODE(0x0c, WORD(1), WORD(9), WORD(0)), BYTES(0, 0, 8, 0, WORD(0), WORD(0), WORD(0)));
+    EXPECT(f, CODE(0x0d, WORD(0), WORD(1), WORD(1), 'x'), WRONG);
+    EXPECT(f, CODE(0x11, WORD(10)), WRONG);
+    EXPECT(f, CODE(2, WORD(1)), OK);
+    EXPECT(f, CODE(0x0e), OK);
+    EXPECT(f, CODE(4), WRONG);
+}
+
+/* What QEMU 7.2 does, from its start to its end. */
+static void
+a_machine_boots_resets_and_ends(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    dial(f);
+    set_data_fd(f);
+    assert_int_equal(RUN(f, read_clock), RC_FAILURE);
+    assert_int_equal(load_be16(f->reply), 0x8001);
+    EXPECT(f, CODE(1), BYTES(WORD(0), 0, 1, 0x7f, 0xff));
+    for (int boot = 0; boot < 2; boot++) {
+        EXPECT(f, CODE(0x0e), OK);
+        EXPECT(f, CODE(0x11, 0, 0, 15, 0xff),
+               BYTES(WORD(0), 0, 0, 15, 0xff, 0, 0, 0x0a, 0xf8, 0, 0, 16, 0));
+        EXPECT(f, CODE(2, WORD(0)), OK);
+        EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0));
+        EXPECT(f, CODE(5, 0, 0, 0, 0), OK);
+        assert_int_equal(RUN(f, get_random), RC_INITIALIZE);
+        assert_int_equal(RUN(f, startup_clear), 0);
+        assert_true(boot == 0 || clock_is_safe(f)); /* it was shut down for the guest */
+        assert_int_equal(RUN(f, event_16), 0);
+    }
+    EXPECT(f, CODE(3), OK);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+    assert_true(is_closed(f->data));
+}
+
+static void
+a_stop_leaves_a_state_to_resume(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t before[32], after[32];
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, event_16), 0);
+    EXPECT(f, CODE(0x0e), OK);
+    assert_int_equal(RUN(f, get_random), RC_FAILURE);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, startup_state), 0);
+    read_pcr(f, pcr_read_16, before);
+    end(f); /* in order, too */
+    start(f);
+    attach(f);
+    assert_int_equal(RUN(f, startup_clear), 0);
+    assert_true(clock_is_safe(f));
+    read_pcr(f, pcr_read_16, after);
+    assert_true(bytes_are_zero(after, 32));
+}
+
+/* ---- framing --------------------------------------------------------------------------------- */
+
+static void
+requests_may_come_in_pieces_and_in_heaps(void **state)
+{
+    static const uint8_t two[] = {WORD(5), 1,    WORD(0x0f), WORD(5),    1,
+                                  0,       0,    0,          WORD(0x0f), WORD(0x0b),
+                                  3,       0xde, 0xad,       0x42,       WORD(0x0f)};
+    static const uint8_t want[] = {WORD(0), WORD(0), WORD(0), WORD(0), WORD(0),
+                                   WORD(0), WORD(0), WORD(0), WORD(0)};
+    struct fixture *f = *state;
+
+    start(f);
+    dial(f);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    EXPECT(f, two, sizeof two, want, 36);
+    EXPECT(f, CODE(1), BYTES(WORD(0), 0, 1, 0x7f, 0xff));
+    for (size_t i = 0; i < 21; i++) /* the junk is only recognised in one piece */
+        put(f->ctrl, two + i, 1);
+    assert_true(get(f->ctrl, f->reply, 24));
+    assert_memory_equal(f->reply, want, 24);
+    put(f->ctrl, CODE(7, WORD(4), 'a'));
+    put(f->ctrl, BYTES('b', 'c'));
+    EXPECT(f, BYTES('d'), OK);
+}
+
+static void
+a_command_may_come_in_pieces_and_in_heaps(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t both[sizeof get_random + sizeof read_clock];
+
+    start(f);
+    attach_and_start(f);
+    for (size_t i = 0; i < sizeof get_random; i++)
+        put(f->data, get_random + i, 1);
+    assert_int_equal(response(f), 0);
+    memcpy(both, get_random, sizeof get_random);
+    memcpy(both + sizeof get_random, read_clock, sizeof read_clock);
+    put(f->data, both, sizeof both);
+    assert_int_equal(response(f), 0);
+    assert_int_equal(response(f), 0);
+    /* the TCG's form: 8, a locality, a length */
+    put(f->data, BYTES(WORD(8), 0, WORD(12), 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 8));
+    assert_true(get(f->data, f->reply, 4 + 20 + 4));
+    assert_int_equal(load_be32(f->reply), 20);
+    assert_int_equal(load_be32(f->reply + 4 + RC), 0);
+    assert_int_equal(load_be32(f->reply + 24), 0);
+}
+
+static void
+nonsense_gets_an_error_and_no_more(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t big[8192] = {0x80, 1, 0, 0, 0x20, 0};
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(run(f, BYTES(0x80, 1, 0, 0, 0, 9)), RC_SIZE);
+    assert_int_equal(run(f, big, sizeof big), RC_SIZE);
+    assert_int_equal(RUN(f, get_random), 0);
+    put(f->data, BYTES(WORD(8), 0, WORD(1), 0));
+    assert_true(get(f->data, f->reply, 4 + 10 + 4));
+    assert_int_equal(load_be32(f->reply + 4 + RC), RC_SIZE);
+    assert_int_equal(run(f, BYTES(0xff, 0xff, 0xff, 0xff, 0xff, 0xff)), RC_SIZE);
+    assert_true(is_closed(f->data));
+    close(f->data);
+    f->data = -1;
+    EXPECT(f, CODE(0x0d, WORD(0), WORD(1), 0, 0x50, 0, 0), BAD); /* 5 MiB: refused at once */
+    for (int i = 0; i < 5 << 7; i++)
+        put(f->ctrl, big, sizeof big); /* and then not looked at */
+    EXPECT(f, CODE(0x0f), BYTES(WORD(0), WORD(0)));
+    put(f->ctrl, CODE(7, WORD(4), 'a')); /* goes in the middle of a request */
+    hang_up(f);
+    dial(f);
+    EXPECT(f, CODE(0x0f), BYTES(WORD(0), WORD(0)));
+    assert_int_equal(f->state, TPM_STATE_RUNNING);
+}
+
+/* Its own request waits for ever, others' do not. */
+static void
+who_never_reads_harms_nobody(void **state)
+{
+    static const uint8_t get_permanent[] = {WORD(0x0c), WORD(1), WORD(1), WORD(0)};
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(fcntl(f->ctrl, F_SETFL, O_NONBLOCK), 0);
+    for (int i = 0; i < 100000; i++)
+        if (send(f->ctrl, get_permanent, sizeof get_permanent, MSG_NOSIGNAL) < 0)
+            break;
+    assert_int_equal(errno, EAGAIN);
+    assert_int_equal(RUN(f, get_random), 0);
+    assert_int_equal(tpm_link_stop(f->link), 0);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+}
+
+static size_t
+count_descriptors(struct fixture *f)
+{
+    char path[64];
+    size_t n = 0;
+    DIR *d;
+
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)tpm_link_pid(f->link));
+    d = opendir(path);
+    if (!d) /* not dumpable, and we are not root */
+        return 0;
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static void
+no_descriptor_is_left_behind(void **state)
+{
+    struct fixture *f = *state;
+    size_t before;
+    int fds[40];
+
+    for (size_t i = 0; i < 40; i++)
+        fds[i] = f->listener;
+    start(f);
+    dial(f);
+    set_data_fd(f);
+    EXPECT(f, CODE(0x0f), BYTES(WORD(0), WORD(0)));
+    before = count_descriptors(f);
+    send_with_fds(f->ctrl, CODE(0x0f), fds, 40);
+    assert_true(get(f->ctrl, f->reply, 8));
+    send_with_fds(f->ctrl, CODE(0x10), fds, 2);
+    assert_true(get(f->ctrl, f->reply, 4));
+    assert_int_equal(load_be32(f->reply), 0x0a); /* there is one */
+    send_with_fds(f->data, read_clock, sizeof read_clock, fds, 40);
+    assert_int_equal(response(f), RC_FAILURE);
+    EXPECT(f, CODE(0x0f), BYTES(WORD(0), WORD(0)));
+    assert_int_equal(count_descriptors(f), before);
+}
+
+static void
+only_a_socket_is_a_data_channel(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    dial(f);
+    send_with_fds(f->ctrl, CODE(0x10), &f->fd, 1);
+    assert_true(get(f->ctrl, f->reply, 4));
+    assert_int_equal(load_be32(f->reply), 3);
+    set_data_fd(f);
+}
+
+/* ---- clients --------------------------------------------------------------------------------- */
+
+static void
+one_client_at_a_time(void **state)
+{
+    struct fixture *f = *state;
+    struct pollfd p;
+    uint8_t reply[8];
+    int first;
+
+    start(f);
+    assert_true(link_is_free(f)); /* which powers it on */
+    dial(f);
+    EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0));
+    assert_false(link_is_free(f));
+    assert_true(cmddev_is_taken(tpm_link_cmddev(f->link)));
+    first = f->ctrl;
+    dial(f);
+    put(f->ctrl, CODE(0x0f));
+    p = (struct pollfd){.fd = f->ctrl, .events = POLLIN};
+    put(first, CODE(0x0f));
+    assert_true(get(first, reply, 8));
+    assert_int_equal(poll(&p, 1, 0), 0);
+    close(first);
+    assert_true(get(f->ctrl, reply, 8));
+    hang_up(f);
+    assert_true(until(f, link_is_free));
+}
+
+static void
+it_ends_with_its_client_if_asked(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2(f);
+
+    opt.terminate = true;
+    start_as(f, &opt);
+    dial(f); /* a look whether somebody is there is no client */
+    hang_up(f);
+    attach_and_start(f);
+    hang_up(f);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+}
+
+static void
+it_serves_a_connected_socket(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2(f);
+    int fds[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    opt.control = fds[1];
+    start_as(f, &opt);
+    close(fds[1]);
+    f->ctrl = fds[0];
+    set_data_fd(f);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    hang_up(f);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+}
+
+static void
+it_starts_up_by_itself_if_asked(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2(f);
+
+    opt.startup = TPM_STARTUP_CLEAR;
+    start_as(f, &opt);
+    dial(f);
+    set_data_fd(f);
+    assert_int_equal(RUN(f, get_random), 0);
+}
+
+/* ---- localities, measurements, cancelling ------------------------------------------------------
+ */
+
+static void
+a_locality_is_that_of_the_commands(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, event_20), RC_PCR_LOCALITY);
+    EXPECT(f, CODE(5, 3), OK);
+    assert_int_equal(RUN(f, event_20), 0);
+    EXPECT(f, CODE(5, 5), RESULT(0x3d));
+    assert_int_equal(RUN(f, event_20), 0);
+    EXPECT(f, CODE(0x0b, 4), OK); /* for this request only */
+    assert_int_equal(RUN(f, event_20), 0);
+    put(f->data, BYTES(WORD(8), 0, WORD(31)));
+    put(f->data, event_20, sizeof event_20);
+    assert_true(get(f->data, f->reply, 4 + 10 + 4));
+    assert_int_equal(load_be32(f->reply + 4 + RC), RC_PCR_LOCALITY);
+    put(f->data, BYTES(WORD(8), 5, WORD(31)));
+    put(f->data, event_20, sizeof event_20);
+    assert_true(get(f->data, f->reply, 4 + 10 + 4));
+    assert_int_equal(load_be32(f->reply + 4 + RC), RC_LOCALITY);
+    assert_int_equal(RUN(f, event_20), 0);
+    EXPECT(f, CODE(5, 0), OK);
+    assert_int_equal(RUN(f, event_20), RC_PCR_LOCALITY);
+}
+
+static void
+locality_4_is_refused_if_asked(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2(f);
+
+    opt.reject_locality_4 = true;
+    start_as(f, &opt);
+    attach_and_start(f);
+    EXPECT(f, CODE(5, 4), RESULT(0x3d));
+    EXPECT(f, CODE(5, 3), OK);
+    EXPECT(f, CODE(0x0b, 4), RESULT(0x3d));
+    put(f->data, BYTES(WORD(8), 4, WORD(12), 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 8));
+    assert_true(get(f->data, f->reply, 4 + 10 + 4));
+    assert_int_equal(load_be32(f->reply + 4 + RC), RC_LOCALITY);
+}
+
+/* SHA-256 of 32 zeros and the SHA-256 of "abcdef" */
+static const uint8_t measured[32] = {
+    0x74, 0x9f, 0xad, 0x69, 0x13, 0x92, 0x5a, 0xb5, 0x0f, 0xf8, 0x81, 0xd3, 0xa2, 0x2c, 0x21, 0x4d,
+    0x2f, 0x93, 0x8f, 0x95, 0x62, 0xa2, 0x9d, 0xa9, 0xfc, 0x9e, 0x29, 0x2d, 0x06, 0x8f, 0x32, 0x0b};
+
+static void
+a_dynamic_launch_is_measured(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t pcr[32];
+
+    start(f);
+    attach_and_start(f);
+    EXPECT(f, CODE(6), OK);
+    EXPECT(f, CODE(7, WORD(2), 'a', 'b'), OK);
+    EXPECT(f, CODE(7, WORD(4), 'c', 'd', 'e', 'f'), OK);
+    EXPECT(f, CODE(8), OK);
+    read_pcr(f, pcr_read_17, pcr);
+    assert_memory_equal(pcr, measured, 32);
+    EXPECT(f, CODE(4), BYTES(WORD(0), 1, 0, 0, 0));
+}
+
+/* A key may be found before the request arrives; three do not fit the TPM, so once is enough. */
+static void
+cancel_interrupts_the_making_of_a_key(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t rc = 0;
+
+    start(f);
+    attach_and_start(f);
+    for (int i = 0; i < 3 && rc == 0; i++) {
+        put(f->data, create_primary, sizeof create_primary);
+        EXPECT(f, CODE(9), OK);
+        rc = response(f);
+    }
+    assert_int_equal(rc, RC_CANCELED);
+    assert_int_equal(RUN(f, get_random), 0); /* and nothing after it */
+}
+
+/* ---- state ----------------------------------------------------------------------------------- */
+
+static void
+a_stored_volatile_state_resumes_after_a_kill(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t before[32], after[32];
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, event_16), 0);
+    read_pcr(f, pcr_read_16, before);
+    EXPECT(f, CODE(0x0a), OK);
+    end_by_kill(f);
+    start(f);
+    assert_true(exists(f, "tpm2-00.volatilestate"));
+    attach(f);
+    read_pcr(f, pcr_read_16, after);
+    assert_memory_equal(after, before, 32);
+    assert_true(exists(f, "tpm2-00.volatilestate")); /* it is still this TPM's */
+    assert_int_equal(RUN(f, event_16), 0);
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, get_random), RC_INITIALIZE); /* never back to what it was */
+}
+
+static void
+init_removes_the_volatile_state_if_asked(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    EXPECT(f, CODE(0x0a), OK);
+    EXPECT(f, CODE(0x0e), OK);
+    EXPECT(f, CODE(2, WORD(1)), OK);
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    assert_int_equal(RUN(f, get_random), 0);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, get_random), RC_INITIALIZE);
+}
+
+static void
+a_blob_can_be_taken_from_any_offset(void **state)
+{
+    static const uint8_t head[] = {2, 1, 0, 10, 0, 4};
+    struct fixture *f = *state;
+    size_t len;
+
+    start(f);
+    attach_and_start(f);
+    for (uint8_t type = 1; type <= 2; type++) {
+        size_t whole, rest;
+        AUTO_FREE uint8_t *blob = take_blob(f, type, &whole);
+
+        assert_memory_equal(blob, head, sizeof head);
+        assert_int_equal(load_be32(blob + 6), whole);
+        assert_int_equal(load_be16(blob + 10), 4);
+        assert_int_equal(load_be32(blob + 12), whole - 16);
+        assert_int_equal(load_be16(blob + 16), 1);
+        assert_int_equal(load_be32(blob + 18), whole - 22);
+        for (uint32_t off = 1; off < whole; off += 997) {
+            assert_int_equal(get_blob(f, type, off, &rest), 0);
+            assert_int_equal(rest, whole - off);
+            assert_memory_equal(f->reply + 16, blob + off, rest);
+        }
+        assert_int_equal(get_blob(f, type, (uint32_t)whole, &rest), 0);
+        assert_int_equal(rest, 0);
+        assert_int_equal(get_blob(f, type, UINT32_MAX, &rest), 0);
+        assert_int_equal(rest, 0);
+    }
+    assert_int_equal(get_blob(f, 3, 0, &len), 0x800);
+}
+
+/* Of a running TPM to one that was another until then. */
+static void
+a_tpm_goes_to_another_host(void **state)
+{
+    struct fixture *f = *state;
+    AUTO_FREE uint8_t *permanent = NULL, *running = NULL;
+    uint8_t before[32], after[32];
+    size_t permanent_len, running_len;
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, nv_define), 0);
+    assert_int_equal(RUN(f, nv_write), 0);
+    assert_int_equal(RUN(f, event_16), 0);
+    read_pcr(f, pcr_read_16, before);
+    permanent = take_blob(f, 1, &permanent_len);
+    running = take_blob(f, 2, &running_len);
+    end(f);
+    assert_int_equal(unlinkat(f->fd, "tpm2-00.permall", 0), 0);
+    start(f);
+    dial(f);
+    set_data_fd(f);
+    EXPECT(f, CODE(0x0e), OK);
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    EXPECT(f, CODE(2, WORD(1)), OK);
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    read_pcr(f, pcr_read_16, after);
+    assert_memory_equal(after, before, 32);
+    assert_int_equal(RUN(f, nv_read), 0);
+    assert_memory_equal(f->reply + 16, "remember", 8);
+}
+
+static void
+a_state_that_makes_no_sense_replaces_nothing(void **state)
+{
+    struct fixture *f = *state;
+    AUTO_FREE uint8_t *blob = NULL;
+    size_t len;
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, nv_define), 0);
+    assert_int_equal(RUN(f, nv_write), 0);
+    blob = take_blob(f, 1, &len);
+    EXPECT(f, CODE(0x0e), OK);
+    memset(blob + 22, 0x5a, len - 22); /* all but the envelope */
+    assert_int_equal(set_blob(f, 1, blob, len), 3);
+    assert_int_equal(set_blob(f, 1, blob, len - 1), 3);
+    assert_int_equal(set_blob(f, 2, blob, 10), 3);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, startup_clear), 0);
+    assert_int_equal(RUN(f, nv_read), 0);
+    assert_memory_equal(f->reply + 16, "remember", 8);
+}
+
+static void
+a_store_that_fails_fails_the_channel(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(unlinkat(f->fd, "tpm2-00.permall", 0), 0);
+    assert_int_equal(RUN(f, nv_define), RC_FAILURE);
+    EXPECT(f, CODE(0x0a), RESULT(0x1f));
+    EXPECT(f, CODE(2, WORD(0)), RESULT(0x1f)); /* no new TPM in its place */
+    assert_int_equal(RUN(f, get_random), RC_FAILURE);
+    assert_false(exists(f, "tpm2-00.permall"));
+    wait_for(f, has_failed);
+}
+
+static void
+a_tpm_1_2_is_served_too(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2(f);
+    AUTO_FREE uint8_t *permanent = NULL, *running = NULL;
+    size_t permanent_len, running_len, len;
+
+    opt.version = TPM_VERSION_1_2;
+    start_as(f, &opt);
+    dial(f);
+    set_data_fd(f);
+    assert_int_equal(RUN(f, startup_1_2), 9);
+    assert_int_equal(load_be16(f->reply), 0xc4);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, startup_1_2), 0);
+    permanent = take_blob(f, 1, &permanent_len);
+    running = take_blob(f, 2, &running_len);
+    assert_int_equal(get_blob(f, 3, 0, &len), 0x800);
+    EXPECT(f, CODE(0x0a), OK);
+    EXPECT(f, CODE(0x0e), OK);
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    EXPECT(f, CODE(2, WORD(1)), OK);
+    assert_int_equal(RUN(f, startup_1_2), 0x26); /* it goes on, and was started */
+    EXPECT(f, CODE(3), OK);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(each_request_of_a_tpm_that_is_off),
+        T(each_request_of_a_tpm_that_is_on),
+        T(a_machine_boots_resets_and_ends),
+        T(a_stop_leaves_a_state_to_resume),
+        T(requests_may_come_in_pieces_and_in_heaps),
+        T(a_command_may_come_in_pieces_and_in_heaps),
+        T(nonsense_gets_an_error_and_no_more),
+        T(who_never_reads_harms_nobody),
+        T(no_descriptor_is_left_behind),
+        T(only_a_socket_is_a_data_channel),
+        T(one_client_at_a_time),
+        T(it_ends_with_its_client_if_asked),
+        T(it_serves_a_connected_socket),
+        T(it_starts_up_by_itself_if_asked),
+        T(a_locality_is_that_of_the_commands),
+        T(locality_4_is_refused_if_asked),
+        T(a_dynamic_launch_is_measured),
+        T(cancel_interrupts_the_making_of_a_key),
+        T(a_stored_volatile_state_resumes_after_a_kill),
+        T(init_removes_the_volatile_state_if_asked),
+        T(a_blob_can_be_taken_from_any_offset),
+        T(a_tpm_goes_to_another_host),
+        T(a_state_that_makes_no_sense_replaces_nothing),
+        T(a_store_that_fails_fails_the_channel),
+        T(a_tpm_1_2_is_served_too),
+    };
+
+    return cmocka_run_group_tests_name("control", tests, NULL, NULL);
+}

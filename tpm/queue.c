@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tpm/queue.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "tpm/engine.h"
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+void
+job_fini(struct job *j)
+{
+    if (j->body)
+        explicit_bzero(j->body, j->len);
+    free(steal(&j->body));
+}
+
+int
+queue_init(struct queue *q, bool answers)
+{
+    *q = (struct queue){.answered = -1};
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->wake, NULL);
+    if (!answers)
+        return 0;
+    q->answered = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return q->answered < 0 ? report(-errno, "cannot make an eventfd: %s", errno_text(errno)) : 0;
+}
+
+bool
+queue_put(struct queue *q, const struct job *j)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+    struct job *slot = &q->jobs[j->source];
+
+    if (q->orders[j->source])
+        return false;
+    *slot = *j;
+    slot->body = malloc(j->len + 1);
+    if (!slot->body)
+        return false;
+    if (j->len)
+        memcpy(slot->body, j->body, j->len);
+    q->orders[j->source] = ++q->order;
+    pthread_cond_signal(&q->wake);
+    return true;
+}
+
+void
+queue_stop(struct queue *q)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    q->stop = true;
+    pthread_cond_signal(&q->wake);
+}
+
+bool
+queue_is_stopping(struct queue *q)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    return q->stop;
+}
+
+int
+queue_cancel(struct queue *q, bool only_if_on)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    if (only_if_on && !q->on)
+        return -EINVAL;
+    q->cancel = q->in_job || q->orders[JOB_DATA] || q->orders[JOB_LINK];
+    if (q->in_job)
+        engine_cancel();
+    return 0;
+}
+
+bool
+queue_cancel_again(struct queue *q)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    if (q->in_job && (q->cancel || q->stop))
+        engine_cancel();
+    return q->cancel || q->stop;
+}
+
+bool
+queue_fetch(struct queue *q, enum job_source source, uint8_t **answer, size_t *len)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    if (!q->has_answer[source])
+        return false;
+    q->has_answer[source] = false;
+    *answer = steal(&q->answers[source]);
+    *len = q->answer_lens[source];
+    return true;
+}
+
+/* The oldest; JOB_SOURCES: none. */
+static int
+oldest(const struct queue *q)
+{
+    int found = JOB_SOURCES;
+
+    for (int i = 0; i < JOB_SOURCES; i++)
+        if (q->orders[i] && (found == JOB_SOURCES || q->orders[i] < q->orders[found]))
+            found = i;
+    return found;
+}
+
+bool
+queue_take(struct queue *q, struct job *j)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+    int i;
+
+    while ((i = oldest(q)) == JOB_SOURCES && !q->stop)
+        pthread_cond_wait(&q->wake, &q->lock);
+    if (q->stop)
+        return false;
+    *j = q->jobs[i];
+    q->jobs[i].body = NULL;
+    q->orders[i] = 0;
+    q->in_job = j->source != JOB_CONTROL;
+    return true;
+}
+
+void
+queue_done(struct queue *q, bool on)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    q->on = on;
+    if (q->in_job)
+        q->cancel = false;
+    q->in_job = false;
+}
+
+void
+queue_answer(struct queue *q, enum job_source source, uint8_t *answer, size_t len)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
+    q->has_answer[source] = true;
+    q->answers[source] = answer;
+    q->answer_lens[source] = len;
+    eventfd_write(q->answered, 1);
+}
