@@ -3,6 +3,7 @@
 must show.  For mount_faults.py and crash-marathon."""
 import ctypes
 import errno
+import glob
 import json
 import mmap
 import os
@@ -95,8 +96,9 @@ class Daemon:
         os.makedirs(self.mnt, exist_ok=True)
         self.env = dict(os.environ, LC_ALL="C")
         if library:
+            asan = "%s:verify_asan_link_order=0:log_path=%s/asan" % (self.env.get("ASAN_OPTIONS", ""), directory)
             self.env.update(FAULT_CONTROL=control.path, FAULT_IMAGE=self.image, LD_PRELOAD=library,
-                            ASAN_OPTIONS=self.env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
+                            ASAN_OPTIONS=asan)
         self.said = ""
         self.root = None  # what is mounted now, also when it has gone from the tree
 
@@ -106,10 +108,15 @@ class Daemon:
                                stdout=said, stderr=said, timeout=DEADLINE)
             said.seek(0)
             self.said = said.read()
-        for word in ("Sanitizer", "runtime error"):
-            if word in self.said:
-                raise Problem(self.said)
+        if "runtime error" in self.said:
+            raise Problem(self.said)
         return p.returncode
+
+    def check_sanitizers(self):
+        """What processes of a build with sanitizers have left."""
+        for path in glob.glob(os.path.join(self.dir, "asan*")):
+            with open(path, encoding="utf-8", errors="replace") as f:
+                raise Problem(f.read()[:3000])
 
     def option_args(self, extra=()):
         words = self.options + list(extra)
@@ -165,6 +172,7 @@ class Daemon:
             raise Problem("left behind: processes %s" % self.pids())
         if self.mounted():
             raise Problem("left behind: a mount")
+        self.check_sanitizers()
 
     def clean_up(self):
         """By force, after a problem."""
