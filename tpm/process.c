@@ -111,6 +111,21 @@ static const struct control_ops control_ops = {.attached = on_attached, .end = o
 
 enum { LINK, MOUNTS, ANSWERS, CONTROL, POLLED = CONTROL + CONTROL_FDS };
 
+/* Who is to end listens to no client any more. */
+static void
+watch_control(struct process *p, struct pollfd fds[POLLED])
+{
+    if (!p->machine.is_controlled)
+        return;
+    if (!queue_is_stopping(&p->queue)) {
+        control_poll(&p->control, fds + CONTROL);
+        return;
+    }
+    fds[ANSWERS].fd = -1;
+    for (int i = CONTROL; i < POLLED; i++)
+        fds[i] = (struct pollfd){.fd = -1};
+}
+
 static void
 listen_to_control(struct process *p, const struct pollfd fds[POLLED])
 {
@@ -136,8 +151,7 @@ listener(void *arg)
     bool cancelling = false;
 
     for (;;) {
-        if (p->machine.is_controlled)
-            control_poll(&p->control, fds + CONTROL);
+        watch_control(p, fds);
         if (poll(fds, POLLED, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
             if (errno != EINTR)
                 _exit(EXIT_FAILURE);
