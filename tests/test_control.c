@@ -189,6 +189,15 @@ end(struct fixture *f)
 }
 
 static void
+end_in_order(struct fixture *f)
+{
+    assert_int_equal(tpm_link_stop(f->link), 0);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+    end(f);
+}
+
+static void
 end_by_kill(struct fixture *f)
 {
     kill(tpm_link_pid(f->link), SIGKILL);
@@ -602,7 +611,7 @@ a_stop_leaves_a_state_to_resume(void **state)
     EXPECT(f, CODE(2, WORD(0)), OK);
     assert_int_equal(RUN(f, startup_state), 0);
     read_pcr(f, pcr_read_16, before);
-    end(f); /* in order, too */
+    end_in_order(f);
     start(f);
     attach(f);
     assert_int_equal(RUN(f, startup_clear), 0);
@@ -1020,7 +1029,7 @@ a_tpm_goes_to_another_host(void **state)
     read_pcr(f, pcr_read_16, before);
     permanent = take_blob(f, 1, &permanent_len);
     running = take_blob(f, 2, &running_len);
-    end(f);
+    end_in_order(f);
     assert_int_equal(unlinkat(f->fd, "tpm2-00.permall", 0), 0);
     start(f);
     dial(f);
