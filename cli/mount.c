@@ -19,6 +19,7 @@
 #include "fs/session.h"
 #include "fs/unmounter.h"
 #include "tpm/link.h"
+#include "tpm/pcap.h"
 #include <errno.h>
 #include <linux/capability.h>
 #include <malloc.h>
@@ -339,13 +340,17 @@ fork_tpm(struct mount *m)
         .gid = m->o->ctrl_gid,
         .sandbox = !m->o->no_sandbox,
     };
-    int r = opt.path ? ctrlsocket_open(&m->ctrl, &opt) : 0;
+    AUTO_FD int pcap = -1;
+    int r = m->o->pcap ? pcap_create(m->o->pcap, &pcap) : 0;
 
+    if (r == 0 && opt.path)
+        r = ctrlsocket_open(&m->ctrl, &opt);
     if (m->o->ctrl_fd >= 0)
         m->ctrl.listener = m->o->ctrl_fd;
     if (r < 0)
         return r;
     m->o->tpm.control = m->ctrl.listener >= 0 ? m->ctrl.listener : 0;
+    m->o->tpm.pcap = pcap >= 0 ? pcap : 0;
     r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
     scope_close(&m->ctrl.listener);
     m->ctrl.listener = -1;
@@ -528,6 +533,8 @@ check_ctrl(struct options *o)
     struct stat st;
     bool has_ctrl = o->ctrl || o->ctrl_fd >= 0;
 
+    if (o->tpm.version == TPM_VERSION_NONE && o->pcap)
+        return report(-EINVAL, "pcap= is of use with tpm= only");
     if (o->tpm.version == TPM_VERSION_NONE && has_ctrl)
         return report(-EINVAL, "ctrl= and ctrl_fd= are of use with tpm= only");
     if (o->ctrl && o->ctrl_fd >= 0)

@@ -447,6 +447,8 @@ static const struct option_row rows[] = {
      .word = true, .set = set_true, .field = FIELD(tpm.reject_locality_4)},
     {"tpm_manufacture", NULL, "make a new TPM even where the image has held one", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(tpm.manufacture)},
+    {"pcap", "FILE", "record the TPM's commands and responses there, for wireshark", FOR_MOUNT,
+     .word = true, .set = set_copy, .field = FIELD(pcap)},
     {"degraded", NULL, "serve what is intact of a damaged image, read-only", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(degraded)},
     {"anchor", "FILE", "what tells the newest state of the image from an older one", FOR_ANCHORED,
@@ -770,6 +772,7 @@ options_fini(struct options *o)
     free(o->kernel);
     free(o->anchor);
     free(o->ctrl);
+    free(o->pcap);
     key_options_fini(&o->key);
     key_options_fini(&o->new_key);
 }

@@ -48,6 +48,7 @@ struct options {
     struct tpm_options tpm;
     bool startup_given, no_sandbox;
     char *ctrl;  /* the control channel's socket, or NULL */
+    char *pcap;  /* a record of the TPM's traffic, or NULL */
     int ctrl_fd; /* or the socket itself, or -1 */
     mode_t ctrl_mode;
     uid_t ctrl_uid; /* -1: ours */

@@ -14,7 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-enum { LINK_FD = 3, CONTROL_FD = 4 };
+enum { LINK_FD = 3 };
 
 static int
 silence_standard_fds(void)
@@ -31,28 +31,32 @@ silence_standard_fds(void)
     return 0;
 }
 
-/* Either may be where the other is to go. */
+/* Each may be where another is to go: so first away with all of them. */
 static int
-keep(int fd, int *control)
+keep(int fd, int *const others[], size_t n)
 {
-    unsigned first = *control ? CONTROL_FD + 1 : LINK_FD + 1;
-    int other = *control;
+    int next = LINK_FD + 1;
 
-    if (other && other <= CONTROL_FD)
-        other = fcntl(other, F_DUPFD_CLOEXEC, CONTROL_FD + 1);
-    if (other < 0)
-        return -errno;
+    for (size_t i = 0; i < n; i++) {
+        if (*others[i])
+            *others[i] = fcntl(*others[i], F_DUPFD_CLOEXEC, LINK_FD + 1 + (int)n);
+        if (*others[i] < 0)
+            return -errno;
+    }
     if (fd != LINK_FD && dup3(fd, LINK_FD, O_CLOEXEC) < 0)
         return -errno;
-    if (other && dup3(other, CONTROL_FD, O_CLOEXEC) < 0)
-        return -errno;
-    if (other)
-        *control = CONTROL_FD;
-    return close_range(first, ~0U, 0) < 0 ? -errno : 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!*others[i])
+            continue;
+        if (dup3(*others[i], next, O_CLOEXEC) < 0)
+            return -errno;
+        *others[i] = next++;
+    }
+    return close_range((unsigned)next, ~0U, 0) < 0 ? -errno : 0;
 }
 
 int
-confine_inheritance(int fd, int *control)
+confine_inheritance(int fd, int *const others[], size_t n)
 {
     static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ};
     struct rlimit none = {0, 0};
@@ -70,7 +74,7 @@ confine_inheritance(int fd, int *control)
     umask(077);
     if (chdir("/") < 0)
         return -errno;
-    r = keep(fd, control);
+    r = keep(fd, others, n);
     if (r < 0)
         return r;
     r = silence_standard_fds();

@@ -7,9 +7,9 @@
 #include <sys/types.h>
 
 /* At the start: keeps nothing of the parent's but @fd, which it moves to descriptor 3 and returns,
- * and, unless it is 0, *@control, which it moves to 4 (standard input and outputs become
- * /dev/null), ignores the signals that end a session in order, dumps no core. */
-int confine_inheritance(int fd, int *control);
+ * and those of the @n @others that are not 0, which it moves to 4 and on (standard input and
+ * outputs become /dev/null), ignores the signals that end a session in order, dumps no core. */
+int confine_inheritance(int fd, int *const others[], size_t n);
 /* Becomes @uid and @gid with no further groups, no capability, and no way to get one.  Who is root
  * then, and could only use others' files by capability, uses files as @owner and @owner_gid:
  * without allow_other the kernel lets nobody into a mount but the mounter, whoever owns what is in

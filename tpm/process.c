@@ -12,6 +12,7 @@
 #include "tpm/machine.h"
 #include "tpm/message.h"
 #include "tpm/nvram.h"
+#include "tpm/pcap.h"
 #include "tpm/queue.h"
 #include "tpm/root.h"
 #include <errno.h>
@@ -31,6 +32,7 @@ struct process {
     struct root root;
     struct nvram *nvram;
     struct machine machine;
+    struct pcap pcap;
     struct queue queue;
     struct control control; /* the listener's */
     bool told_failure;      /* the daemon knows that the TPM has failed */
@@ -248,6 +250,19 @@ tell_failure(struct process *p)
     send_state(p, TPM_STATE_FAILED, engine_failure(), "the TPM has failed");
 }
 
+static size_t
+run_command(struct process *p, const struct job *j, uint8_t *resp)
+{
+    size_t n;
+
+    pcap_command(&p->pcap, j->body, j->len);
+    n = machine_command(&p->machine, j->locality, j->body, j->len, resp);
+    queue_done(&p->queue, p->machine.on);
+    tell_failure(p);
+    pcap_response(&p->pcap, resp, n);
+    return n;
+}
+
 /* From the device file: it powers the TPM on if need be, and then as a client that resumes would.
  */
 static void
@@ -258,9 +273,7 @@ run_link(struct process *p, const struct job *j)
 
     if (!p->machine.on && machine_power_on(&p->machine, true) == 0)
         report_at(REPORT_NOTICE, 0, "powered on for the device file");
-    n = machine_command(&p->machine, j->locality, j->body, j->len, resp);
-    queue_done(&p->queue, p->machine.on);
-    tell_failure(p);
+    n = run_command(p, j, resp);
     message_send(p->link, MESSAGE_RESPONSE, resp, n, 0);
     explicit_bzero(resp, n);
 }
@@ -272,9 +285,9 @@ run_data(struct process *p, const struct job *j)
     size_t n = 0;
 
     if (resp)
-        n = machine_command(&p->machine, j->locality, j->body, j->len, resp);
-    queue_done(&p->queue, p->machine.on);
-    tell_failure(p);
+        n = run_command(p, j, resp);
+    else
+        queue_done(&p->queue, p->machine.on);
     queue_answer(&p->queue, JOB_DATA, resp, n);
 }
 
@@ -336,11 +349,13 @@ static __attribute__((noreturn)) void
 run(const struct tpm_options *opt, int link)
 {
     struct process p = {.opt = *opt, .root = {.dir = -1, .tree = -1, .mounts = -1}};
+    int *const inherited[] = {&p.opt.control, &p.opt.pcap};
     int r;
 
-    p.link = confine_inheritance(link, &p.opt.control);
+    p.link = confine_inheritance(link, inherited, 2);
     if (p.link < 0)
         _exit(EXIT_FAILURE);
+    p.pcap.fd = p.opt.pcap ? p.opt.pcap : -1;
     report_set_sink(send_report, &p);
     r = wait_for_start(&p);
     if (r == -ECANCELED) {

@@ -23,14 +23,15 @@ struct tpm_options {
      * on by its client, or by the first command through the link, or for .startup, if that is not
      * NONE. */
     int control;
+    int pcap;               /* a file from pcap_create(), or 0 */
     bool terminate;         /* end when the control channel's client leaves */
     bool reject_locality_4; /* what only a machine's hardware may use */
     bool no_sandbox; /* for debugging; the mount owner's rights, without capabilities, all the same
                       */
 };
 
-/* Forks the TPM process, which gets its own copy of opt->control.  *@pid is its PID, *@link the
- * daemon's end of a SOCK_SEQPACKET pair (CLOEXEC). Call it single-threaded.  The child returns
+/* Forks the TPM process, which gets its own copies of .control and .pcap.  *@pid is its PID, *@link
+ * the daemon's end of a SOCK_SEQPACKET pair (CLOEXEC). Call it single-threaded.  The child returns
  * never. */
 int tpm_process_fork(const struct tpm_options *opt, pid_t *pid, int *link);
 
