@@ -172,16 +172,26 @@ class Run:
             raise Problem("check: %s" % d.said)
 
 
+def sealing(directory):
+    path = os.path.join(directory, "key")
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="ascii") as f:
+        f.write("5a" * 32)
+    return ["key_file=" + path, "key_format=hex"]
+
+
 def one(args, work, fault=None):
-    """Returns (hit, errors, counts); a Problem when there is one."""
+    """Returns (hit, errors, counts); a Problem when there is one.  Odd faults hit a sealed image."""
     control = Control(os.path.join(work, "control"))
     directory = tempfile.mkdtemp(dir=work)
-    daemon = Daemon(args.program, directory, args.library, control)
-    run = Run(daemon)
-    code = 0
+    options = []
     name = word = None
     if fault:
         name, nth, word = fault
+        if nth % 2:
+            options = sealing(directory)
+    daemon = Daemon(args.program, directory, args.library, control, options)
+    run = Run(daemon)
+    if fault:
         code = SHORT if word == "SHORT" else getattr(errno, word)
         control.plan(name, nth, code)
     fatal = name in ("write", "flush") and (name == "flush" or word not in HARMLESS)
