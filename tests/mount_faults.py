@@ -45,6 +45,7 @@ class Run:
         self.nv = {None}  # values that the TPM may show
         self.formatted = self.had_tpm = False
         self.errors = []  # what was refused, in order
+        self.copy = None  # a snapshot
 
     def step(self, name, change, do, also=None):
         """A file operation; refused is fine, and then old or new is there."""
@@ -89,6 +90,18 @@ class Run:
         self.write("d", b"d" * 10, True)
         self.tpm("nv write", b"straight", nv_write(b"straight"))
 
+    def snapshot(self):
+        """Whole under its name, or not there."""
+        path = os.path.join(self.d.dir, "copy")
+        code = self.start(lambda: self.d.run("snapshot", self.d.mnt, path))
+        if code == 0:
+            self.copy = path
+            return
+        self.errors.append(("snapshot", code))
+        left = [n for n in os.listdir(self.d.dir) if "copy" in n]
+        if left:
+            raise Problem("a failed snapshot leaves %s: %s" % (left, self.d.said))
+
     def check_sticky(self, expected):
         """After a failed write or flush the mount is read-only, says so, and reads."""
         status = twice(self.d.status)
@@ -126,6 +139,7 @@ class Run:
             self.had_tpm = True
             self.work()
             self.work_tpm()
+            self.snapshot()
             self.check_sticky(sticky() and not already)
             if d.unmount() != 0:
                 self.errors.append(("unmount", d.said))
@@ -145,6 +159,8 @@ class Run:
             if os.path.exists(d.image) and d.format("--force") != 0:
                 raise Problem("format --force: %s" % d.said)
             return
+        if self.copy and d.run("check", *d.option_args(), self.copy) != 0:
+            raise Problem("check of the snapshot: %s" % d.said)
         if d.mount() != 0:  # recovers, if there is something to recover
             raise Problem("mount: %s" % d.said)
         self.model.seen(d.files())
