@@ -17,6 +17,7 @@ commands=$("$VNVRAM" help | sed -n 's/^  \([a-z]*\) .*/\1/p')
 for command in $commands; do
     pod=$srcdir/doc/vnvram-$command.pod
     check "there is a page for $command" test -e "$pod"
+    check "the page of $command is built" test -s "doc/vnvram-$command.8"
     matches "vnvram(1) names $command" "$srcdir/doc/vnvram.pod" "B<$command>"
     missing=
     options=0
