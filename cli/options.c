@@ -467,6 +467,8 @@ static const struct option_row rows[] = {
      .field = FIELD(umask)},
     {"allow_other", NULL, "other users may enter, as the modes allow", FOR_MOUNT, .word = true,
      .set = set_true, .field = FIELD(allow_other)},
+    {"default_permissions", NULL, "the kernel checks modes: it always does here", FOR_MOUNT,
+     .word = true, .set = swallow},
     {"foreground", NULL, "stay in front; for service managers and debugging", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(foreground)},
     {"debug", NULL, "show each FUSE request; implies foreground", FOR_MOUNT, .word = true,

@@ -134,7 +134,7 @@ what_fstab_has_for_others_is_swallowed(void **state)
 
     (void)state;
     assert_int_equal(PARSE(&o, FOR_MOUNT,
-                           "-o defaults,noauto,nofail,_netdev,user,user=jo,x-systemd.automount,"
+                           "-o defaults,default_permissions,noauto,nofail,_netdev,user,user=jo,x-systemd.automount,"
                            "x-systemd.requires=a.service,comment=systemd,relatime,X-mount.mkdir"),
                      0);
     assert_null(o.kernel);
