@@ -217,6 +217,12 @@ link_is_free(struct fixture *f)
 }
 
 static bool
+link_is_taken(struct fixture *f)
+{
+    return cmddev_is_taken(tpm_link_cmddev(f->link));
+}
+
+static bool
 until(struct fixture *f, bool (*condition)(struct fixture *f))
 {
     const struct timespec moment = {.tv_nsec = 10000000};
@@ -788,8 +794,8 @@ one_client_at_a_time(void **state)
     assert_true(link_is_free(f)); /* which powers it on */
     dial(f);
     EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0));
+    assert_true(until(f, link_is_taken)); /* told over a socket of its own */
     assert_false(link_is_free(f));
-    assert_true(cmddev_is_taken(tpm_link_cmddev(f->link)));
     first = f->ctrl;
     dial(f);
     put(f->ctrl, CODE(0x0f));
