@@ -78,7 +78,7 @@ struct options {
 };
 
 /* Fills *@o from argv for a command whose rows have one of the bits of @where.  argv[0] is skipped.
- * Returns 0, -EINVAL (reported), -ENOMEM, or OPTIONS_ANSWERED when --list-options or --help stood
+ * Returns 0, -EINVAL or -EPROTONOSUPPORT (reported), -ENOMEM, or OPTIONS_ANSWERED when --list-options or --help stood
  * there: the option list has been printed (for --help, after @usage). */
 int options_parse(struct options *o, unsigned where, const char *usage, int argc, char **argv);
 void options_fini(struct options *o); /* wipes the key */
