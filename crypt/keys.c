@@ -46,7 +46,7 @@ passphrase_kek(const struct keyslot *ks, const struct secret *passphrase, struct
 
     if (r < 0)
         return r;
-    locked = secret_lock_all();
+    locked = secret_lock_all((size_t)ks->cost.memory * 1024);
     r = kdf_argon2id(passphrase, ks->salt, KEYSLOT_SALT, &ks->cost, NULL, (*kek)->bytes,
                      ks->kek_size);
     secret_unlock_all(locked);

@@ -14,6 +14,8 @@
 
 /* Enough for all keys, and for a cipher and a hash handle of each of some thirty threads. */
 enum { POOL_SIZE = 256 * 1024 };
+/* For what the library and the heap take beside the scratch memory proper. */
+enum { LOCK_ALL_SLACK = 4 * 1024 * 1024 };
 
 /* Where libgcrypt's one pool lies: set once, then constant. */
 static void *pool;
@@ -63,10 +65,24 @@ pool_lock(void)
         POOL_SIZE / 1024);
 }
 
-bool
-secret_lock_all(void)
+/* Whether @len bytes more may be mapped; all of a locked process's count against its limit. */
+static bool
+may_map(size_t len)
 {
-    return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
+    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return p != MAP_FAILED && munmap(p, len) == 0;
+}
+
+bool
+secret_lock_all(size_t len)
+{
+    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+        return false;
+    if (may_map(len + LOCK_ALL_SLACK))
+        return true;
+    secret_unlock_all(true);
+    return false;
 }
 
 void

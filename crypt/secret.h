@@ -20,10 +20,10 @@ void secret_pool_init(void);
 /* From now on a forked child finds the pool zeroed, and must not use libgcrypt's secure memory. */
 void secret_pool_wipe_in_children(void);
 
-/* For work whose scratch memory lies outside of the pool (Argon2id): locks all of the process's
- * memory meanwhile, where it may lock so much; false where it may not.  Pass the answer on to the
- * second. */
-bool secret_lock_all(void);
+/* For work that takes @len bytes of scratch memory outside of the pool (Argon2id): locks all of the
+ * process's memory meanwhile, where it may lock so much; false where it may not.  Pass the answer
+ * on to the second. */
+bool secret_lock_all(size_t len);
 void secret_unlock_all(bool locked);
 
 /* @len zero bytes.  -EPERM when the pool cannot be locked (reported, with the remedy) or -ENOMEM

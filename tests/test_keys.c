@@ -574,6 +574,49 @@ secrets_are_refused_where_memory_cannot_be_locked(void **state)
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
 }
+
+/* Bytes of address space in use. */
+static unsigned long
+mapped_bytes(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long pages = 0;
+
+    if (f && fscanf(f, "%lu", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * (unsigned long)sysconf(_SC_PAGESIZE);
+}
+
+/* A limit that all of the process fits in, but not Argon2id's memory with it. */
+static void
+a_passphrase_opens_where_not_all_memory_can_be_locked(void **state)
+{
+    pid_t pid = fork();
+    int status;
+
+    (void)state;
+    if (pid == 0) {
+        AUTO(key_options_fini)
+        struct key_options opt =
+            options("key=hunter2", "key_format=passphrase", "kdf_memory=65536", "kdf_time=1", NULL);
+        AUTO(sealer_freep) struct sealer *sealer = NULL;
+        uint8_t slots[KEYSLOT_COUNT][KEYSLOT_SIZE], key_size;
+        unsigned long mapped = mapped_bytes();
+        const struct rlimit some = {mapped + 1024 * 1024, mapped + 1024 * 1024};
+
+        if (!mapped || setrlimit(RLIMIT_MEMLOCK, &some) < 0 || (getuid() == 0 && setuid(65534) < 0))
+            _exit(errno == EPERM ? 77 : 2); /* the hard limit is lower than that */
+        _exit(keys_new_volume(&opt, (const uint8_t[UUID_SIZE]){1}, slots, &key_size, &sealer) == 0
+                  ? 0
+                  : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(status, 0);
+}
 #endif
 
 static void
@@ -1105,6 +1148,7 @@ main(void)
         cmocka_unit_test(without_a_terminal_a_passphrase_cannot_be_asked_for),
 #ifndef WITH_SANITIZERS
         cmocka_unit_test(secrets_are_refused_where_memory_cannot_be_locked),
+        cmocka_unit_test(a_passphrase_opens_where_not_all_memory_can_be_locked),
 #endif
         cmocka_unit_test(a_full_pool_is_an_error_and_not_a_crash),
         cmocka_unit_test(a_key_slot_has_the_bytes_of_its_format),
