@@ -322,12 +322,21 @@ judge_forged(struct dev *d, const struct superblock *sb, struct candidate c[2])
     return 0;
 }
 
+/* A directory that a bad sector hides may be the newer one: only @degraded goes on without it, and
+ * says so. */
 static int
-load_candidates(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+load_candidates(struct dev *d, struct sealer *sealer, const struct superblock *sb, bool degraded,
                 struct candidate c[2])
 {
     for (unsigned i = 0; i < 2; i++) {
         c[i].r = directory_load(d, sealer, sb, i, &c[i].dir, &c[i].claim);
+        if (c[i].r == -EIO && degraded) {
+            report_at(REPORT_WARNING, 0,
+                      "%s: one of two directories cannot be read: what the other one tells may be "
+                      "older than what was committed last",
+                      d->name);
+            continue;
+        }
         if (c[i].r == -EPROTONOSUPPORT)
             return report(c[i].r, "%s: a directory was made by a newer version", d->name);
         if (c[i].r != 0 && c[i].r != -ENODATA && c[i].r != -EUCLEAN && c[i].r != -EBADMSG)
@@ -387,11 +396,13 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
 {
     AUTO(free_candidates) struct candidate c[2] = {0};
     struct candidate *newest, *older;
-    int r = load_candidates(d, sealer, sb, c);
+    int r = load_candidates(d, sealer, sb, degraded, c);
 
     *out = (struct recovery){0};
     if (r < 0)
         return r;
+    if (c[0].r == -EIO && c[1].r == -EIO)
+        return -EIO; /* reported there */
     if (c[0].r < 0 && c[1].r < 0)
         return report(-EUCLEAN, "%s: damaged: both directories are unreadable", d->name);
     newest =
@@ -405,7 +416,7 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
     if (r < 0)
         return r;
     if (newest->bad == 0) {
-        out->recovered = older->r < 0;
+        out->recovered = older->r < 0 && older->r != -EIO;
         return choose(d, sb, newest, older, out);
     }
     if (degraded) {

@@ -994,6 +994,38 @@ degraded_reading_serves_what_is_intact(void **state)
     store_close(s);
 }
 
+/* Which one tells a newer state is not known then: refused, but for degraded reading. */
+static void
+a_directory_under_a_bad_sector_is_passed_over_by_degraded_reading_only(void **state)
+{
+    const struct store_options opt = {
+        .read_only = true, .degraded = true, .unlock = testseal_unlock};
+
+    (void)state;
+    for (unsigned n = 0; n < 2; n++) {
+        struct dev *d = new_image(), *refused;
+        struct store *s = must_open(d);
+        struct entry e;
+        unsigned long nth;
+
+        assert_int_equal(put(s, "a", "one"), 0);
+        for (unsigned i = 0; i <= n; i++)
+            assert_int_equal(put(s, i ? "c" : "b", "two"), 0);
+        d = left_by(d);
+        store_close(s);
+        nth = newest_directory(d) == 0 ? 2 : 4; /* after both superblocks, and two for the first */
+        refused = faultdev_fork(d);
+        faultdev_fail(refused, FAULT_READ, nth, -EIO, NULL);
+        assert_int_equal(finding(refused, true, NULL), -EIO);
+        faultdev_fail(d, FAULT_READ, nth, -EIO, NULL);
+        assert_int_equal(store_open(&s, d, &opt), 0);
+        shows(s, "a", "one", NULL);
+        assert_int_equal(store_find(s, n ? "c" : "b", &e), -ENOENT);
+        assert_false(info_of(s).recovered);
+        store_close(s);
+    }
+}
+
 /* ---- hostile images
  * ------------------------------------------------------------------------------- */
 
@@ -2053,6 +2085,7 @@ main(void)
         cmocka_unit_test(new_generations_are_above_any_ever_seen),
         cmocka_unit_test(a_superblock_older_than_the_directory_demands_is_a_rollback),
         cmocka_unit_test(degraded_reading_serves_what_is_intact),
+        cmocka_unit_test(a_directory_under_a_bad_sector_is_passed_over_by_degraded_reading_only),
         cmocka_unit_test(hostile_images_do_no_harm),
         cmocka_unit_test(what_was_changed_without_the_key_is_forged),
         cmocka_unit_test(a_bank_moved_to_another_place_is_forged),
