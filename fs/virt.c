@@ -21,6 +21,8 @@ struct virt {
         struct snapshot *snapshot;
         size_t opens;
     } images[MAX_IMAGES];
+    /* The kernel does not deliver every release of a mount that is taken away. */
+    struct virt_file *open;
 };
 
 /* An open status or image. */
@@ -28,6 +30,7 @@ struct virt_file {
     char *text;
     size_t len;
     struct snapshot *snapshot;
+    struct virt_file **link, *next; /* in virt.open; link: what points here */
 };
 
 static const struct {
@@ -60,8 +63,11 @@ virt_new(struct virt **out, struct store *s, const struct virt_options *opt)
 void
 virt_free(struct virt *v)
 {
-    if (v)
-        pthread_mutex_destroy(&v->lock);
+    if (!v)
+        return;
+    while (v->open)
+        virt_release(v, v->open);
+    pthread_mutex_destroy(&v->lock);
     free(v);
 }
 
@@ -312,6 +318,28 @@ close_image(struct virt *v, const struct virt_file *f)
         image->snapshot = NULL;
 }
 
+static void
+enlist(struct virt *v, struct virt_file *f)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&v->lock);
+
+    f->next = v->open;
+    f->link = &v->open;
+    if (f->next)
+        f->next->link = &f->next;
+    v->open = f;
+}
+
+static void
+delist(struct virt *v, struct virt_file *f)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&v->lock);
+
+    *f->link = f->next;
+    if (f->next)
+        f->next->link = f->link;
+}
+
 int
 virt_open(struct virt *v, uint64_t ino, struct virt_file **out)
 {
@@ -328,6 +356,7 @@ virt_open(struct virt *v, uint64_t ino, struct virt_file **out)
     r = ino == INO_STATUS ? make_status(v, f) : open_image(v, f);
     if (r < 0)
         return r;
+    enlist(v, f);
     *out = steal(&f);
     return 0;
 }
@@ -407,6 +436,7 @@ virt_release(struct virt *v, struct virt_file *f)
 {
     if (!f)
         return;
+    delist(v, f);
     if (f->snapshot)
         close_image(v, f);
     virt_freep(&f);

@@ -50,7 +50,7 @@ struct virt_options {
     void *root_arg;
 };
 int virt_new(struct virt **out, struct store *s, const struct virt_options *opt);
-void virt_free(struct virt *v);
+void virt_free(struct virt *v); /* with all that is still open; NULL is fine */
 
 /* In .vnvram and .vnvram/previous; for the root, .vnvram itself.  -ENOENT. */
 int virt_lookup(struct virt *v, uint64_t parent, const char *name, struct stat *st);

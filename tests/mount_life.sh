@@ -52,6 +52,17 @@ kill "$front"
 wait "$front"
 is "SIGTERM ends it with success" $? 0
 
+"$VNVRAM" mount -o foreground "$img" "$dir" &
+front=$!
+check "with files of .vnvram open" wait_until 10 test -e "$dir/file"
+exec 7<"$dir/.vnvram/status" 8<"$dir/.vnvram/image"
+kill "$front"
+check "SIGTERM takes it off the tree" wait_until 10 is_not_mounted "$dir"
+kill "$front" 2>/dev/null # and does not wait for those who hold files
+wait "$front"
+is "and the second one ends it, with nothing left behind" $? 0
+exec 7<&- 8<&-
+
 cat >"$TMP/notify.py" <<'PYTHON'
 import os, socket, subprocess, sys
 path, vnvram, image, where = sys.argv[1:]
