@@ -188,7 +188,8 @@ process_is_below(const char *pid, const char *mountpoint)
     if (!d)
         return false;
     found = link_is_below(dirfd(d), "../cwd", mountpoint) ||
-            link_is_below(dirfd(d), "../root", mountpoint);
+            link_is_below(dirfd(d), "../root", mountpoint) ||
+            link_is_below(dirfd(d), "../exe", mountpoint);
     while (!found && (e = readdir(d)))
         found = link_is_below(dirfd(d), e->d_name, mountpoint);
     closedir(d);
@@ -299,10 +300,9 @@ unmount_orderly(const struct target *t)
     if (r != -EPERM && r != -EBUSY)
         return report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r));
     u = find_users(t);
-    if (u.others > 0)
-        return -EBUSY;
-    if (r == -EBUSY && !u.tpm)
-        return report(r, "%s: in use", t->mount.dir);
+    if (u.others > 0 || (r == -EBUSY && !u.tpm))
+        return report(-EBUSY, "%s: in use; what to do: end what uses it, or see --lazy and --force",
+                      t->mount.dir);
     r = ask_daemon(t);
     return r < 0 ? r : wait_for_end(t);
 }

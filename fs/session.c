@@ -97,7 +97,10 @@ clear_mountpoint(const struct session_options *opt)
     if (!ours)
         return r == -ENOENT ? 0 : r;
     if (!mountinfo_is_dead(opt->mountpoint))
-        return report(-EBUSY, "%s: in use: an image is mounted there", opt->mountpoint);
+        return report(-EBUSY,
+                      "%s: in use: an image is mounted there; what to do: unmount it, or "
+                      "mount on another directory",
+                      opt->mountpoint);
     r = unmounter_ask(opt->unmounter, dev);
     if (r == 0)
         r = unmounter_wait(opt->unmounter, DETACH_WAIT_MS);

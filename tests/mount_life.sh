@@ -182,7 +182,11 @@ mounted "$img" "$dir"
 exec 8<"$dir/file"
 check_exit 11 "unmount says that the mount is in use" "$VNVRAM" unmount "$dir"
 matches "and by whom" "$ERR" "in use by process $$"
+matches "and what to do" "$ERR" "$dir: in use; what to do: end what uses it"
 check "so the mount stays" is_mounted "$dir"
+new_image "$TMP/other" >/dev/null
+check_exit 11 "another image cannot be mounted over it" "$VNVRAM" mount "$TMP/other" "$dir"
+matches "and it says what to do" "$ERR" "$dir: in use: .*; what to do: unmount it"
 by_signal_now() {
     kill -TERM "$1"
 }
@@ -192,6 +196,21 @@ check "SIGTERM takes the mount off the host's tree" wait_until 5 is_not_mounted 
 check "and serves whoever has a file open" cmp "$TMP/want" <(cat <&8)
 exec 8<&-
 check "until it is closed" wait_until 5 is_gone "$pid"
+
+mounted "$img" "$dir"
+cp "$(command -v cat)" "$dir/program"
+mkfifo "$TMP/fifo"
+"$dir/program" <"$TMP/fifo" >"$TMP/ran" &
+program=$!
+exec 8>"$TMP/fifo"
+echo runs >&8
+check "a program of the mount runs" wait_until 5 test -s "$TMP/ran"
+check_exit 11 "which keeps the mount in use" "$VNVRAM" unmount "$dir"
+matches "as is said" "$ERR" "in use by process $program"
+exec 8>&-
+wait "$program"
+rm "$dir/program"
+unmounted "$dir"
 
 mounted "$img" "$dir"
 exec 8<"$dir/file"
