@@ -570,7 +570,8 @@ resolve(struct mount *m)
     if (!m->dir)
         return report(-EIO, "%s: cannot mount there: %s", m->o->args[1], errno_text(-errno));
     if (!mountinfo_is_dead(m->dir) && stat(m->dir, &st) == 0 && !S_ISDIR(st.st_mode))
-        return report(-EIO, "%s: cannot mount there: %s", m->dir, errno_text(-ENOTDIR));
+        return report(-EIO, "%s: cannot mount there: %s; the image goes first, then the directory",
+                      m->dir, errno_text(-ENOTDIR));
     return 0;
 }
 

@@ -321,8 +321,9 @@ check_type(const char *path, const struct stat *st)
 {
     if (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode))
         return 0;
-    return report(S_ISDIR(st->st_mode) ? -EISDIR : -ENOTBLK,
-                  "%s: neither a regular file nor a block device", path);
+    if (S_ISDIR(st->st_mode))
+        return report(-EISDIR, "%s: a directory; an image is a file or a block device", path);
+    return report(-ENOTBLK, "%s: neither a regular file nor a block device", path);
 }
 
 /* A block device is opened O_EXCL by writers: no mounted file system, no other writer. */

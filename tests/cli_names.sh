@@ -33,6 +33,15 @@ check_exit 2 "so is a switch without its argument" "$VNVRAM" format --slots
 matches "which is named" "$ERR" 'option --slots: an argument is missing'
 check_exit 2 "so is a switch with an argument too many" "$VNVRAM" info --json=1 "$TMP/a.img"
 matches "which is named" "$ERR" 'option --json=1: takes no argument'
+check_exit 2 "so is a missing argument" "$VNVRAM" mount "$TMP/a.img"
+matches "which is answered with the usage" "$ERR" 'usage: vnvram mount IMAGE DIRECTORY$'
+check_exit 2 "so is one argument too many" "$VNVRAM" size more
+matches "which is answered with the usage" "$ERR" 'usage: vnvram size$'
+mkdir "$TMP/dir"
+check_exit 1 "a directory is no image" "$VNVRAM" info "$TMP/dir"
+matches "and it says what one is" "$ERR" "$TMP/dir: a directory; an image is a file or a block device"
+check_exit 1 "mount with its arguments exchanged fails" "$VNVRAM" mount "$TMP/dir" "$TMP/a.img"
+matches "and it says what their order is" "$ERR" 'the image goes first, then the directory'
 for word in uid=nobody-there gid=-1 umask=9 umask=01000 tpm=3.0 startup=never key_format=base64 \
     key_fd=x; do
     check_exit 2 "-o $word is a usage error" "$VNVRAM" mount -o "$word" "$TMP/a.img" "$TMP"
