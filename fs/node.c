@@ -546,6 +546,19 @@ truncate_all(struct nodes *ns, struct node *n, struct handle *h, bool privileged
     h->pending |= DID_TRUNCATE;
 }
 
+/* A running program is not truncated.  The kernel sees to that, but for O_RDONLY|O_TRUNC only after
+ * the open, when what O_TRUNC drops would be gone. */
+static bool
+runs(const struct node *n)
+{
+    enum { FOR_EXECUTION = 040 }; /* in the flags of an open by execve(2) */
+
+    for (const struct handle *h = n->handles; h; h = h->next)
+        if (h->flags & FOR_EXECUTION)
+            return true;
+    return false;
+}
+
 /* The name went to another file between the kernel's lookup and its open, so this one has no slot
  * any more.  -ESTALE makes the kernel look the name up again, but once only, and a program that
  * renames over it all the time is faster than that: so whoever looked it up gets this file, as an
@@ -562,6 +575,8 @@ open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct h
     bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
     int r = writes ? nodes_read_only(ns) : 0;
 
+    if (r == 0 && writes && (flags & O_ACCMODE) == O_RDONLY && runs(n))
+        return -ETXTBSY;
     if (r == 0 && n->slot == SLOT_NONE)
         r = load_replaced(ns, n);
     if (r == 0 && writes && node_fit_slot(ns, n, n->size) < 0)
