@@ -657,12 +657,15 @@ name_order(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
+/* Files of one id next to each other: what is left of a name keeps the id of the file it had. */
 static int
 id_order(const void *a, const void *b)
 {
     const struct entry *const *x = a, *const *y = b;
 
-    return (*x)->id < (*y)->id ? -1 : (*x)->id > (*y)->id;
+    if ((*x)->id != (*y)->id)
+        return (*x)->id < (*y)->id ? -1 : 1;
+    return (int)(*x)->kind - (int)(*y)->kind;
 }
 
 static int

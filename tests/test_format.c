@@ -770,6 +770,33 @@ nothing_in_a_directory_stands_twice(void **state)
     assert_int_equal(decode_made(e, 2), -EUCLEAN);
 }
 
+/* With what is left of a third name, which keeps the id, between them. */
+static void
+two_files_of_one_id_are_found_wherever_they_stand(void **state)
+{
+    static const char *const names[] = {"a", "b", "c"};
+
+    (void)state;
+    for (unsigned left = 0; left < 3; left++) {
+        struct entry e[3];
+
+        for (uint32_t i = 0, slot = 0; i < 3; i++) {
+            e[i] = (struct entry){.kind = ENTRY_FILE, .id = 1, .reserve_slot = SLOT_NONE};
+            strcpy(e[i].name, names[i]);
+            if (i != left) {
+                e[i].slot = slot++;
+                continue;
+            }
+            e[i].kind = ENTRY_TOMBSTONE;
+            e[i].slot = SLOT_NONE;
+            e[i].previous = (struct content){.generation = 5, .length = 1, .bank = 1};
+        }
+        assert_int_equal(decode_made(e, 3), -EUCLEAN);
+        e[(left + 1) % 3].id = 2;
+        assert_int_equal(decode_made(e, 3), 0);
+    }
+}
+
 static void
 dot_and_dot_dot_are_no_names(void **state)
 {
@@ -1032,6 +1059,7 @@ main(void)
         cmocka_unit_test(incompatible_features_count_before_fields_they_may_change),
         cmocka_unit_test(each_field_of_a_directory_is_checked),
         cmocka_unit_test(nothing_in_a_directory_stands_twice),
+        cmocka_unit_test(two_files_of_one_id_are_found_wherever_they_stand),
         cmocka_unit_test(dot_and_dot_dot_are_no_names),
         cmocka_unit_test(each_field_of_a_bank_is_checked),
         cmocka_unit_test(a_bank_without_content_is_none),
