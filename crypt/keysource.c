@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypt/keysource.h"
+#include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "crypt/aes.h"
@@ -104,6 +105,15 @@ parse(struct secret **key, enum key_format format, const struct secret *text, co
 
 /* ---- where it comes from ---- */
 
+/* ESTALE, EBUSY and the like of a key file are not findings about an image. */
+static int
+report_errno(int err, const char *what, const char *doing)
+{
+    int r = finding_exit_code(-err) == EXIT_FAILED ? -err : -EIO;
+
+    return report(r, "cannot %s %s: %s", doing, what, errno_text(err));
+}
+
 /* Reads to the end, straight into secure memory: stdio would leave copies. */
 static int
 read_all(int fd, const char *what, struct secret **text)
@@ -119,7 +129,7 @@ read_all(int fd, const char *what, struct secret **text)
         if (got == 0)
             break;
         if (got < 0 && errno != EINTR)
-            return report(-errno, "cannot read %s: %s", what, errno_text(errno));
+            return report_errno(errno, what, "read");
         n += got > 0 ? (size_t)got : 0;
     }
     if (r < 0)
@@ -147,7 +157,7 @@ read_file(const char *path, const char *what, struct secret **text)
     struct stat st;
 
     if (fd < 0 || fstat(fd, &st) < 0)
-        return report(-errno, "cannot open %s: %s", what, errno_text(errno));
+        return report_errno(errno, what, "open");
     if (S_ISREG(st.st_mode) && (st.st_mode & 077) && !is_credential(path))
         report_at(REPORT_WARNING, 0, "%s is open to others (mode %04o): chmod 600 it", what,
                   (unsigned)st.st_mode & 07777);

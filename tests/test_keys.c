@@ -12,16 +12,21 @@
 #include "crypt/sealed.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pty.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 
@@ -529,6 +534,47 @@ a_signal_while_asking_leaves_the_terminal_as_it_was(void **state)
         assert_int_equal(WTERMSIG(status), signals[i]);
         assert_true(echoes(master));
         close(master);
+    }
+}
+
+/* From here on open(2) fails with @err. */
+static bool
+forbid_open(int err)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)err),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog prog = {.len = sizeof code / sizeof code[0], .filter = code};
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0;
+}
+
+static void
+an_error_of_a_key_file_is_no_finding_about_the_image(void **state)
+{
+    static const int errors[] = {ESTALE, EBUSY, EUCLEAN, EBADMSG};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        pid_t pid = fork();
+        int status;
+
+        if (pid == 0) {
+            struct key_options opt = {.fd = -1, .file = (char[]){"key"}, .given = true};
+            struct secret *key = NULL;
+
+            if (!forbid_open(errors[i]))
+                _exit(2);
+            _exit(keysource_read(&opt, false, &key) == -EIO && was_said("cannot open key file key")
+                      ? 0
+                      : 1);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
     }
 }
 
@@ -1145,6 +1191,7 @@ main(void)
         cmocka_unit_test(a_passphrase_is_asked_for_without_echo),
         cmocka_unit_test(a_new_passphrase_is_asked_for_twice),
         cmocka_unit_test(a_signal_while_asking_leaves_the_terminal_as_it_was),
+        cmocka_unit_test(an_error_of_a_key_file_is_no_finding_about_the_image),
         cmocka_unit_test(without_a_terminal_a_passphrase_cannot_be_asked_for),
 #ifndef WITH_SANITIZERS
         cmocka_unit_test(secrets_are_refused_where_memory_cannot_be_locked),
