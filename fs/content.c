@@ -4,6 +4,7 @@
 #include "base/scope.h"
 #include "fs/node_impl.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
 #include <time.h>
@@ -166,15 +167,24 @@ node_wrote(struct nodes *ns, struct node *n, struct handle *h, bool page)
 
 /* As relatime has it; not worth a commit. */
 static void
-accessed(struct nodes *ns, struct node *n)
+accessed(struct nodes *ns, struct file_attr *a)
 {
-    struct file_attr *a = &n->attr;
     struct timespec now;
 
+    if (ns->opt.read_only)
+        return;
     nodes_now(ns, &now);
     if (a->atime.tv_sec <= a->mtime.tv_sec || a->atime.tv_sec <= a->ctime.tv_sec ||
         now.tv_sec - a->atime.tv_sec >= 24 * 60 * 60)
         a->atime = now;
+}
+
+void
+nodes_listed(struct nodes *ns)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+
+    accessed(ns, &ns->root);
 }
 
 int
@@ -186,8 +196,8 @@ node_read(struct nodes *ns, struct handle *h, size_t len, uint64_t off, struct v
 
     if (r < 0)
         return r;
-    if (!ns->opt.read_only)
-        accessed(ns, n);
+    if (!(h->flags & O_NOATIME))
+        accessed(ns, &n->attr);
     *v = (struct view){0};
     if (off >= n->size || len == 0)
         return 0;

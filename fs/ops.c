@@ -730,6 +730,8 @@ list(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, bool plus)
         fuse_reply_err(req, ENOMEM);
         return;
     }
+    if (dir == INO_ROOT)
+        nodes_listed(fs->nodes);
     while (next_entry(fs, dir, &at, &st, name)) {
         size_t room = size - used;
         size_t n = plus ? add_plus(req, fs, buf + used, room, name, &st, at)
