@@ -198,6 +198,7 @@ make_fs(struct mount *m)
 {
     struct fs_options opt = {
         .read_only = m->o->read_only,
+        .no_atime = m->o->no_atime,
         .uid = m->o->uid,
         .gid = m->o->gid,
         .umask = m->o->umask,

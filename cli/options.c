@@ -104,6 +104,8 @@ set_kernel(struct options *o, const struct option_row *row, const char *name, co
     (void)row;
     if (!f)
         return -ENOMEM;
+    if (strcmp(name, "noatime") == 0 || strcmp(name, "atime") == 0)
+        o->no_atime = *name == 'n';
     fprintf(f, "%s%s%s%s", o->kernel ? o->kernel : "", o->kernel ? "," : "", name,
             value ? "=" : "");
     for (const char *p = value ? value : ""; *p; p++)

@@ -58,7 +58,8 @@ struct options {
     mode_t umask;
     char *anchor; /* mount and all that write; NULL: none */
     bool anchor_create, accept_rollback;
-    char *kernel; /* for the kernel: "nosuid,noatime,context=...", or NULL */
+    char *kernel;  /* for the kernel: "nosuid,noatime,context=...", or NULL */
+    bool no_atime; /* is among these, and for us, too */
 
     /* unmount; .force too */
     bool lazy;
@@ -78,8 +79,9 @@ struct options {
 };
 
 /* Fills *@o from argv for a command whose rows have one of the bits of @where.  argv[0] is skipped.
- * Returns 0, -EINVAL or -EPROTONOSUPPORT (reported), -ENOMEM, or OPTIONS_ANSWERED when --list-options or --help stood
- * there: the option list has been printed (for --help, after @usage). */
+ * Returns 0, -EINVAL or -EPROTONOSUPPORT (reported), -ENOMEM, or OPTIONS_ANSWERED when
+ * --list-options or --help stood there: the option list has been printed (for --help, after
+ * @usage). */
 int options_parse(struct options *o, unsigned where, const char *usage, int argc, char **argv);
 void options_fini(struct options *o); /* wipes the key */
 

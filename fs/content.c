@@ -171,7 +171,7 @@ accessed(struct nodes *ns, struct file_attr *a)
 {
     struct timespec now;
 
-    if (ns->opt.read_only)
+    if (ns->opt.read_only || ns->opt.no_atime)
         return;
     nodes_now(ns, &now);
     if (a->atime.tv_sec <= a->mtime.tv_sec || a->atime.tv_sec <= a->ctime.tv_sec ||

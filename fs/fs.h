@@ -16,6 +16,7 @@ struct fs;
 
 struct fs_options {
     bool read_only;
+    bool no_atime; /* reading and listing leave it alone; the kernel does not see to that */
     /* Overrides as mount(8) knows them; (uid_t)-1, (gid_t)-1 and (mode_t)-1 leave what is stored.
      */
     uid_t uid;

@@ -25,6 +25,7 @@ struct handle;
 
 struct nodes_options {
     bool read_only;
+    bool no_atime;                /* reading and listing leave it alone */
     void (*committed)(void *arg); /* after each commit; may be NULL; must not call back */
     void *arg;
     void (*clock)(struct timespec *now); /* NULL: CLOCK_REALTIME */

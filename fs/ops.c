@@ -939,8 +939,10 @@ fs_freep(struct fs **fs)
 static int
 make_parts(struct fs *fs)
 {
-    const struct nodes_options nodes = {
-        .read_only = fs->opt.read_only, .committed = on_commit, .arg = fs};
+    const struct nodes_options nodes = {.read_only = fs->opt.read_only,
+                                        .no_atime = fs->opt.no_atime,
+                                        .committed = on_commit,
+                                        .arg = fs};
     const struct virt_options virt = {.status = fs->opt.status,
                                       .status_arg = fs->opt.status_arg,
                                       .root = get_root,

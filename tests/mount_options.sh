@@ -27,6 +27,12 @@ check_exit 1 "without allow_other another user does not enter" as_nobody cat "$m
 matches "and is told so" "$ERR" "Permission denied"
 check "unmounts" unmounted "$mnt"
 
+# ---- noatime ---------------------------------------------------------------------------------------
+check "mounts with noatime" mounted "$image" "$mnt" -o noatime
+steps "noatime: reading and listing leave atime alone" \
+    "utimens a 5:5 omit; utimens . 5:5 omit; has a hello; count 2; is a atime 5:5; is . atime 5:5"
+check "unmounts the mount with noatime" unmounted "$mnt"
+
 # ---- ro --------------------------------------------------------------------------------------------
 before=$(hash "$image")
 check "mounts read-only" mounted "$image" "$mnt" -o ro

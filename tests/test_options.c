@@ -148,6 +148,7 @@ what_the_kernel_knows_is_passed_on(void **state)
     (void)state;
     assert_int_equal(PARSE(&o, FOR_MOUNT, "-o nosuid,ro,nodev,noexec,noatime"), 0);
     assert_string_equal(o.kernel, "nosuid,nodev,noexec,noatime");
+    assert_true(o.no_atime);
     assert_true(o.read_only);
 }
 
