@@ -173,12 +173,18 @@ find_key_value(char *p)
     return NULL;
 }
 
-/* Where options begin in an argument: behind the letter in "-owords", else at its start. */
+/* Where options begin in an argument: behind the letter in "-owords", which may follow others as in
+ * "-nowords", else at its start. */
 static char *
 first_option(char *arg)
 {
     char *letter = arg[0] == '-' && arg[1] != '-' ? strpbrk(arg, "on") : NULL;
+    const char *end = arg + strcspn(arg, "=,");
 
+    for (char *l = letter; l && l < end; l = strpbrk(l + 1, "on")) {
+        if (strncmp(l + 1, "key=", 4) == 0)
+            return l + 1;
+    }
     return letter ? letter + 1 : arg;
 }
 

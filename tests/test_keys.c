@@ -394,6 +394,8 @@ a_key_in_argv_turns_into_dashes(void **state)
         {"ro,key=secret,tpm=2.0", "ro,key=------,tpm=2.0"},
         {"-okey=secret", "-okey=------"},
         {"-fokey=secret", "-fokey=------"},
+        {"-nokey=secret,key=more", "-nokey=------,key=----"},
+        {"-onosuid,key=secret,monkey=banana", "-onosuid,key=------,monkey=banana"},
         {"-nkey=secret,key_format=hex", "-nkey=------,key_format=hex"},
         {"key=one,x,key=three", "key=---,x,key=-----"},
         {"key=", "key="},
