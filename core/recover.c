@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* recover.c - which superblock and which directory of an image tell its state (doc/format.md,
- * "Recovery"). Reads only. */
+ * "Opening"). Reads only. */
 #include "base/bytes.h"
 #include "base/report.h"
 #include "base/scope.h"

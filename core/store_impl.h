@@ -81,7 +81,7 @@ struct recovery {
     bool recovered;               /* the newest commit was torn, or a directory is unreadable */
     struct directory_claim other; /* the directory that is not shown; generation 0: unreadable */
 };
-/* Finds the state to show, as doc/format.md's "Recovery" says; reports findings. */
+/* Finds the state to show, as doc/format.md's "Opening" says; reports findings. */
 int recover_directory(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                       bool degraded, struct recovery *out);
 
