@@ -133,7 +133,7 @@ fini_directory(struct directory *dir)
 
 /* Old ciphertext whose key is gone is zeroed; it would be of no use but to a thief of the old key.
  */
-static int
+int
 wipe_unused_banks(struct store *s)
 {
     for (uint32_t slot = 0; slot < s->n_slots; slot++) {
@@ -158,7 +158,7 @@ wipe_unused_banks(struct store *s)
                 return fail_store(s, r, "a write failed");
         }
     }
-    return 0;
+    return commit_flush(s); /* before a directory says that the reseal is over */
 }
 
 /* From here on only the new key counts, and the store owns its sealer. */

@@ -64,8 +64,11 @@ write_recovery(struct store *s, bool superblock_stale)
 
     if (r == 0 && superblock_stale)
         r = finish_superblocks(s);
-    if (s->dir.resealing)
+    if (s->dir.resealing) {
         forget_previous(&s->dir);
+        if (r == 0)
+            r = wipe_unused_banks(s); /* of the key that does not count any more */
+    }
     if (r == 0 && s->recovered) {
         s->dir.recoveries++;
         s->dir.clean = false;

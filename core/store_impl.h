@@ -94,6 +94,13 @@ struct superblocks {
 };
 int recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct superblocks *out);
 
+/* ---- rekey.c ------------------------------------------------------------------------------------
+ */
+
+/* Zeroes every bank that holds no current content, and flushes.  A failed write makes the store
+ * read-only. */
+int wipe_unused_banks(struct store *s);
+
 /* Lookups in a directory; -1 when absent. */
 int directory_find(const struct directory *dir, const char *name);
 int directory_find_id(const struct directory *dir, uint64_t id); /* FILE entries */

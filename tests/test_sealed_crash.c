@@ -2,6 +2,7 @@
 /* Power cuts over what changes a sealed image: commits, keys added, changed and removed, and a
  * reseal. Whatever is left opens with exactly the keys of the state before or of the one after, and
  * shows exactly the files of one of the two; after the acknowledgement, of the one after. */
+#include "base/bytes.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "tests/faultdev.h"
@@ -111,6 +112,24 @@ reseal_with_the_same_key(struct store *s)
 /* ---- looking -----------------------------------------------------------------------------------
  */
 
+/* No bank is left of a volume key that does not count (any more, or yet). */
+static void
+all_banks_are_of_one_key(struct dev *d, const struct superblock *sb)
+{
+    AUTO_FREE uint8_t *block = dev_alloc(BLOCK_SIZE);
+
+    for (uint32_t slot = 0; slot < superblock_slot_count(sb); slot++) {
+        for (unsigned bank = 0; bank < 2; bank++) {
+            uint64_t length, generation;
+
+            assert_int_equal(
+                dev_pread(d, block, BLOCK_SIZE, superblock_bank_offset(sb, slot, bank)), 0);
+            if (bank_peek(block, &length, &generation) == 0)
+                assert_int_equal(load_le32(block + 44), sb->key_epoch); /* its key epoch */
+        }
+    }
+}
+
 /* Opens what is left for writing, as the next mount would, with each key in turn, each on a fork.
  */
 static void
@@ -131,6 +150,7 @@ view_of(const struct dev *d, struct view *v)
             continue;
         }
         assert_int_equal(state_read(s, &st), 0);
+        all_banks_are_of_one_key(fork, store_superblock(s));
         v->opens[who] = true;
         if (v->files.n > 0)
             assert_true(state_equal(&st, &v->files)); /* all keys see the same */
