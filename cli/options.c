@@ -2,6 +2,7 @@
 #include "cli/options.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include <assert.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <getopt.h>
@@ -577,12 +578,17 @@ print_list(unsigned where)
 static bool
 row_has(const struct option_row *row, const char *name)
 {
-    AUTO_FREE char *copy = strdup(row->name);
-    char *rest = copy;
+    /* Without the heap: an option that is not known for want of memory might be passed over. */
+    for (const char *p = row->name; *p; p += strspn(p, "|")) {
+        size_t n = strcspn(p, "|");
+        char pattern[32];
 
-    for (const char *pattern; (pattern = strsep(&rest, "|")) != NULL;) {
+        assert(n < sizeof pattern);
+        memcpy(pattern, p, n);
+        pattern[n] = '\0';
         if (fnmatch(pattern, name, 0) == 0)
             return true;
+        p += n;
     }
     return false;
 }

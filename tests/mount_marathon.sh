@@ -9,7 +9,7 @@ need python3
 
 export VNVRAM
 check "no crash breaks a promise" "$srcdir/scripts/crash-marathon" \
-    --seconds $((12 * ${VNVRAM_TEST_SCALE:-1})) ${MARATHON_SEED:+--seed "$MARATHON_SEED"}
+    --seconds $((12 * ${VNVRAM_TEST_SCALE:-1})) --seed "${MARATHON_SEED:-1}"
 sed 's/^/# /' "$OUT"
 matches "it has cut and killed" "$OUT" '[1-9][0-9]* acknowledged operations.*torn.: [1-9]'
 finish

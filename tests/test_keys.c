@@ -641,10 +641,13 @@ mapped_bytes(void)
 static void
 a_passphrase_opens_where_not_all_memory_can_be_locked(void **state)
 {
-    pid_t pid = fork();
+    pid_t pid;
     int status;
 
     (void)state;
+    if (getenv("VNVRAM_QUICK"))
+        return; /* a tool's own memory would count, and may be more than any limit here */
+    pid = fork();
     if (pid == 0) {
         AUTO(key_options_fini)
         struct key_options opt =
