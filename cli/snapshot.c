@@ -245,7 +245,11 @@ publish(struct target *t)
         free(t->temp);
         t->temp = NULL;
     }
-    return fsync(t->dir) < 0 ? report_target(t, "flush its directory", -errno) : 0;
+    if (fsync(t->dir) == 0)
+        return 0;
+    r = report_target(t, "flush its directory", -errno);
+    unlinkat(t->dir, t->name, 0); /* what may be gone after a crash shall not pass for a backup */
+    return r;
 }
 
 static int
