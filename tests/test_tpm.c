@@ -707,9 +707,9 @@ a_cancelled_command_says_so_and_the_next_one_works(void **state)
 
     start(f);
     assert_int_equal(submit(f, create_primary, sizeof create_primary), 0);
-    for (int i = 0; i < 1000 && !is_answered(f); i++) { /* one before its start would be lost */
+    for (int i = 0; i < 100 && !is_answered(f); i++) { /* one before its start would be lost */
         cmddev_cancel(tpm_link_cmddev(f->link));
-        poll(NULL, 0, 1);
+        poll(NULL, 0, 20); /* so few that the socket holds them all, however late they are read */
     }
     wait_for(f, has_answer);
     rc = load_be32(f->resp + RC);
