@@ -181,8 +181,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     shut(&s->client);
     shut(&s->data);
-    for (int i = 0; i < 4 && !s->ended;
-         i++) { /* its jobs end, and then it has nothing to wait for */
+    /* Its jobs end one by one, and then it has nothing to wait for. */
+    for (int i = 0; i < 1000 && !s->ended; i++) {
         while (answer(s, 0))
             ;
         turn(s);
