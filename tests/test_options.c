@@ -133,10 +133,12 @@ what_fstab_has_for_others_is_swallowed(void **state)
     AUTO(options_fini) struct options o;
 
     (void)state;
-    assert_int_equal(PARSE(&o, FOR_MOUNT,
-                           "-o defaults,default_permissions,noauto,nofail,_netdev,user,user=jo,x-systemd.automount,"
-                           "x-systemd.requires=a.service,comment=systemd,relatime,X-mount.mkdir"),
-                     0);
+    assert_int_equal(
+        PARSE(&o, FOR_MOUNT,
+              "-o "
+              "defaults,default_permissions,noauto,nofail,_netdev,user,user=jo,x-systemd.automount,"
+              "x-systemd.requires=a.service,comment=systemd,relatime,X-mount.mkdir"),
+        0);
     assert_null(o.kernel);
 }
 
