@@ -156,16 +156,10 @@ add_promises(struct directory *dir, const struct superblock *sb, const struct fo
     return 0;
 }
 
-static void
-fini_directory(struct directory *dir)
-{
-    directory_fini(dir);
-}
-
 int
 store_format(struct dev *d, const struct format_spec *spec, struct sealer *sealer)
 {
-    AUTO(fini_directory)
+    AUTO(directory_fini)
     struct directory dir = {.next_id = 1, .superblock_sequence = 1, .clean = true};
     struct superblock sb;
     struct timespec now;

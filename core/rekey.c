@@ -125,12 +125,6 @@ rewrite_all(struct store *s, struct superblock *sb, struct sealer *sealer, struc
     return directory_write(s->dev, sealer, sb, next);
 }
 
-static void
-fini_directory(struct directory *dir)
-{
-    directory_fini(dir);
-}
-
 /* Old ciphertext whose key is gone is zeroed; it would be of no use but to a thief of the old key.
  */
 int
@@ -186,7 +180,7 @@ store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_CO
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
     AUTO(sealer_freep) struct sealer *owned = sealer;
-    AUTO(fini_directory) struct directory next = {0};
+    AUTO(directory_fini) struct directory next = {0};
     struct superblock sb = s->sb;
     int r;
 

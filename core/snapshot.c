@@ -139,17 +139,11 @@ extent_order(const void *a, const void *b)
     return x->off < y->off ? -1 : x->off > y->off;
 }
 
-static void
-fini_directory(struct directory *dir)
-{
-    directory_fini(dir);
-}
-
 static int
 take(struct store *s, struct snapshot **out)
 {
     AUTO(putp) struct snapshot *sn = calloc(1, sizeof(*sn));
-    AUTO(fini_directory) struct directory dir = {0};
+    AUTO(directory_fini) struct directory dir = {0};
     int r;
 
     if (!sn)
