@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The main job, over and over, with one system call or allocation failing in each run.
 
-    mount_faults.py PROGRAM FAULTLIB [--all] [--seconds S] [--seed N] [--only CLASS:N:ERROR]
+    mount_faults.py PROGRAM FAULTLIB [--all] [--jobs N] [--seconds S] [--seed N]
+                    [--only CLASS:N:ERROR:plain|sealed]
 
 Each run ends in success or in a clean refusal, and an untouched mount shows what was acknowledged.
 Without --all, a sample that takes S seconds."""
 import argparse
+import concurrent.futures
 import errno
 import os
 import random
@@ -26,6 +28,7 @@ FAULTS = {
     "files": ["EIO", "ENOSPC", "EINTR", "SHORT"],
     "alloc": ["ENOMEM"],
 }
+KINDS = ["plain", "sealed"]
 HARMLESS = {"EINTR", "SHORT"}  # for transfers, which go on
 
 
@@ -195,19 +198,14 @@ def sealing(directory):
     return ["key_file=" + path, "key_format=hex"]
 
 
-def one(args, work, fault=None):
-    """Returns (hit, errors, counts); a Problem when there is one.  Odd faults hit a sealed image."""
-    control = Control(os.path.join(work, "control"))
+def one(args, work, fault):
+    """Returns (hit, errors, counts); a Problem when there is one."""
+    name, nth, word, kind = fault
     directory = tempfile.mkdtemp(dir=work)
-    options = []
-    name = word = None
-    if fault:
-        name, nth, word = fault
-        if nth % 2:
-            options = sealing(directory)
-    daemon = Daemon(args.program, directory, args.library, control, options)
+    control = Control(os.path.join(directory, "control"))
+    daemon = Daemon(args.program, directory, args.library, control, sealing(directory) if kind == "sealed" else ())
     run = Run(daemon)
-    if fault:
+    if name:
         code = SHORT if word == "SHORT" else getattr(errno, word)
         control.plan(name, nth, code)
     fatal = name in ("write", "flush") and (name == "flush" or word not in HARMLESS)
@@ -226,14 +224,30 @@ def one(args, work, fault=None):
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def tried(args, work, end, fault):
+    """Returns (errors, problem), or None when the time is over.  Runs in a process of the pool."""
+    if end and time.monotonic() > end:
+        return None
+    try:
+        hit, errors, _ = one(args, work, fault)
+        if args.only:
+            print(hit, errors, flush=True)
+        return errors, None
+    except (Problem, OSError, ValueError, subprocess.TimeoutExpired) as e:
+        print("--only %s:%d:%s:%s: %s" % (*fault, e), flush=True)
+        return [], str(e)
+
+
 def plan_of(counts, args):
-    faults = [(c, n, e) for c in CLASSES for n in range(1, counts[c] + 1) for e in FAULTS[c]]
+    """All faults, or, in a sample, all in turn, so that no class starves."""
+    faults = [(c, n, e, kind) for kind in KINDS for c in CLASSES for n in range(1, counts[kind][c] + 1)
+              for e in FAULTS[c]]
     if args.all:
         return faults
     rng = random.Random(args.seed)
     by_class = {c: rng.sample(f, len(f)) for c in CLASSES if (f := [x for x in faults if x[0] == c])}
     turns = []
-    while by_class:  # in turn, so that no class starves
+    while by_class:
         for c in list(by_class):
             turns.append(by_class[c].pop())
             if not by_class[c]:
@@ -246,37 +260,35 @@ def main():
     parser.add_argument("program")
     parser.add_argument("library")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=25)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--only", help="one fault, as a failed run names it")
     args = parser.parse_args()
     work = tempfile.mkdtemp(prefix="vnvram-faults.", dir=os.environ.get("TMPDIR"))
-    end = time.monotonic() + args.seconds
-    tried, refused, bad = {c: 0 for c in CLASSES}, 0, 0
+    runs, refused, bad = {c: 0 for c in CLASSES}, 0, 0
     try:
         if args.only:
-            name, nth, word = args.only.split(":")
-            faults, counts = [(name, int(nth), word)], {}
+            name, nth, word, kind = args.only.split(":")
+            faults, end = [(name, int(nth), word, kind)], None
         else:
-            _, _, counts = one(args, work)
+            counts = {kind: one(args, work, (None, 0, None, kind))[2] for kind in KINDS}
+            for kind in KINDS:
+                print("seed %d; calls in a run, %s: %s" % (args.seed, kind, counts[kind]), flush=True)
             faults = plan_of(counts, args)
-        for fault in faults:
-            if not args.all and not args.only and time.monotonic() > end and min(
-                    v for c, v in tried.items() if counts[c]) > 0:
-                break
-            try:
-                hit, errors, _ = one(args, work, fault)
-                tried[fault[0]] += 1
-                refused += bool(errors)
-                if args.only:
-                    print(hit, errors)
-            except (Problem, OSError, ValueError, subprocess.TimeoutExpired) as e:
-                bad += 1
-                print("--only %s:%d:%s: %s" % (*fault, e), flush=True)
+            end = None if args.all else time.monotonic() + args.seconds
+        first = len(CLASSES)  # of a sample, these at least, however slow the machine
+        with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
+            results = [pool.submit(tried, args, work, end if i >= first else None, f) for i, f in enumerate(faults)]
+            for fault, result in zip(faults, results):
+                if (result := result.result()) is None:
+                    continue
+                runs[fault[0]] += 1
+                refused += bool(result[0])
+                bad += result[1] is not None
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print("seed %d; calls in a run: %s" % (args.seed, counts))
-    print("faults tried: %s; runs that refused something: %d; broken promises: %d" % (tried, refused, bad))
+    print("faults tried: %s; runs that refused something: %d; broken promises: %d" % (runs, refused, bad))
     sys.exit(bad > 0)
 
 
