@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "config.h"
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,6 +39,10 @@ static const struct command commands[] = {
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},
     {"snapshot", FOR_SNAPSHOT, 2, 2, "DIRECTORY FILE", "Copy the image of a mount to a new file",
      cmd_snapshot, NULL},
+    {"import", FOR_IMPORT, 2, INT_MAX, "IMAGE FILE|DIRECTORY...", "Put files into an image",
+     cmd_import, NULL},
+    {"export", FOR_EXPORT, 2, INT_MAX, "IMAGE [NAME...] FILE|DIRECTORY",
+     "Copy files out of an image", cmd_export, NULL},
     {"mount", FOR_MOUNT, 2, 2, "IMAGE DIRECTORY", "Mount an image, and return when it works",
      cmd_mount, NULL},
     {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmount, and return when the image is free",

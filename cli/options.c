@@ -16,7 +16,7 @@
 enum {
     FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_EXPORT |
                 FOR_IMPORT,
-    FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY,
+    FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY,
     FOR_ALL = 0xffff,
 };
@@ -380,6 +380,10 @@ static const struct option_row rows[] = {
      .set = set_slots},
     {"reserve", "NAME:SIZE", "keep room for a file of that name; may be repeated", FOR_FORMAT,
      .set = set_reserve},
+    {"name", "NAME", "what the file is to be called in the image", FOR_IMPORT, .set = set_string,
+     .field = FIELD(name)},
+    {"replace", NULL, "replace files of the same name", FOR_IMPORT, .set = set_true,
+     .field = FIELD(replace)},
     {"repair", NULL, "mend what has a good copy: a superblock, a torn last commit", FOR_CHECK,
      .set = set_true, .field = FIELD(repair)},
     {"salvage", "DIRECTORY", "write each content that is still whole to a file there", FOR_CHECK,

@@ -69,6 +69,9 @@ struct options {
     bool recovery;
     int slot; /* -1: that of the key given */
 
+    const char *name; /* import: under which name; NULL: the file's own */
+    bool replace;     /* import: what is there may be replaced */
+
     bool repair;         /* check */
     const char *salvage; /* check: the directory, argv's own string */
     bool json;

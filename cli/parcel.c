@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/parcel.h"
+#include "base/finding.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "cli/anchor.h"
+#include "cli/image.h"
+#include "fs/virt.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- the list -----------------------------------------------------------------------------------
+ */
+
+struct parcel *
+parcels_find(const struct parcels *p, const char *name)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        if (strcmp(p->list[i].name, name) == 0)
+            return &p->list[i];
+    }
+    return NULL;
+}
+
+static int
+check_name(const char *name, const char *source)
+{
+    size_t len = strlen(name);
+
+    if (len > NAME_MAX_LEN)
+        return report(-ENAMETOOLONG, "%s: its name is longer than %d bytes", source, NAME_MAX_LEN);
+    if (!entry_name_ok(name, len) || virt_name_is_reserved(name))
+        return report(-EINVAL, "%s: \"%s\" cannot be the name of a file in an image", source, name);
+    return 0;
+}
+
+int
+parcels_add(struct parcels *p, const char *name, struct vault **content, const char *source)
+{
+    struct parcel *grown;
+    int r = check_name(name, source);
+
+    if (r < 0)
+        return r;
+    if (parcels_find(p, name))
+        return report(-EEXIST, "%s: there are two files of the name \"%s\"", source, name);
+    grown = reallocarray(p->list, p->n + 1, sizeof *grown);
+    if (!grown)
+        return report(-ENOMEM, "out of memory");
+    p->list = grown;
+    grown += p->n++;
+    *grown = (struct parcel){.content = steal(content), .source = source};
+    strcpy(grown->name, name);
+    return 0;
+}
+
+void
+parcels_fini(struct parcels *p)
+{
+    for (size_t i = 0; i < p->n; i++)
+        vault_free(p->list[i].content);
+    free(p->list);
+    *p = (struct parcels)PARCELS_INIT;
+}
+
+/* ---- from a file --------------------------------------------------------------------------------
+ */
+
+static int
+fill(int fd, const char *source, struct vault *v, size_t *got)
+{
+    for (;;) {
+        ssize_t n;
+
+        if (*got == v->len) {
+            int r = *got > MAX_CAPACITY ? report(-EFBIG, "%s: is larger than any slot", source)
+                                        : vault_grow(v, *got + *got / 2 + 4096);
+
+            if (r < 0)
+                return r;
+        }
+        n = read(fd, v->bytes + *got, v->len - *got);
+        if (n == 0)
+            return 0;
+        if (n < 0 && errno != EINTR)
+            return report(-EIO, "%s: cannot read: %s", source, errno_text(-errno));
+        *got += n > 0 ? (size_t)n : 0;
+    }
+}
+
+int
+parcel_read(int fd, const char *source, struct vault **content)
+{
+    AUTO(vault_freep) struct vault *v = NULL;
+    struct stat st;
+    size_t got = 0;
+    int r;
+
+    if (fstat(fd, &st) < 0)
+        return report(-EIO, "%s: cannot read: %s", source, errno_text(-errno));
+    if (st.st_size > (off_t)MAX_CAPACITY)
+        return report(-EFBIG, "%s: is larger than any slot", source);
+    r = vault_new(&v, S_ISREG(st.st_mode) ? (size_t)st.st_size + 1 : 64 * 1024, false);
+    if (r == 0)
+        r = fill(fd, source, v, &got);
+    if (r < 0)
+        return r;
+    if (S_ISREG(st.st_mode) && (off_t)got != st.st_size)
+        return report(-EIO, "%s: changed while it was read", source);
+    v->len = got;
+    *content = steal(&v);
+    return 0;
+}
+
+/* ---- into an image ------------------------------------------------------------------------------
+ */
+
+struct plan {
+    const char *path;
+    struct store *store;
+    struct change *changes;
+    size_t n;
+    uint32_t *held; /* slots taken for .changes */
+    size_t n_held;
+};
+
+static void
+plan_fini(struct plan *p)
+{
+    for (size_t i = 0; i < p->n_held; i++)
+        store_slot_drop(p->store, p->held[i]);
+    free(p->held);
+    free(p->changes);
+}
+
+static int
+report_no_room(const struct plan *p, int r, const struct parcel *parcel)
+{
+    if (r == -EFBIG)
+        return report(r,
+                      "%s: %s has %zu bytes, and the largest slot holds %" PRIu32
+                      ": nothing was written; it takes an image with larger slots",
+                      p->path, parcel->name, parcel->content->len,
+                      store_largest_capacity(p->store));
+    if (r == -ENOSPC)
+        return report(r,
+                      "%s: no slot of at least %zu bytes is free for %s: nothing was written; "
+                      "\"vnvram info\" shows what the others hold",
+                      p->path, parcel->content->len, parcel->name);
+    return r;
+}
+
+static int
+take_slot(struct plan *p, const struct parcel *parcel, uint32_t *slot)
+{
+    uint64_t len = parcel->content->len;
+    int r = -ENOSPC;
+
+    if (parcel->room > len)
+        r = store_slot_take(p->store, parcel->room, parcel->name, slot);
+    if (r == -ENOSPC || r == -EFBIG)
+        r = store_slot_take(p->store, len, parcel->name, slot);
+    if (r < 0)
+        return report_no_room(p, r, parcel);
+    p->held[p->n_held++] = *slot;
+    return 0;
+}
+
+/* Who owns the mount may use what is in it. */
+static struct file_attr
+new_attr(struct store *s)
+{
+    struct file_attr root, a = {.mode = 0600};
+
+    store_get_root(s, &root);
+    a.uid = root.uid;
+    a.gid = root.gid;
+    return a;
+}
+
+static int
+plan_parcel(struct plan *p, const struct parcel *parcel, bool replace)
+{
+    struct change *c = &p->changes[p->n];
+    struct entry e;
+    bool there = store_find(p->store, parcel->name, &e) == 0 && e.kind == ENTRY_FILE;
+    struct timespec now;
+    int r = 0;
+
+    if (there && !replace)
+        return report(-EEXIST,
+                      "%s: holds a file %s already: nothing was written; --replace replaces it",
+                      p->path, parcel->name);
+    *c = (struct change){
+        .op = CHANGE_FILE,
+        .name = parcel->name,
+        .has_content = true,
+        .data = parcel->content->bytes,
+        .len = parcel->content->len,
+        .attr = parcel->has_attr ? parcel->attr
+                : there          ? e.attr
+                                 : new_attr(p->store),
+    };
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (!parcel->has_attr)
+        c->attr.mtime = c->attr.ctime = now;
+    if (!parcel->has_attr && !there)
+        c->attr.atime = now;
+    if (there && store_slot_capacity(p->store, e.slot) >= c->len)
+        c->slot = e.slot;
+    else
+        r = take_slot(p, parcel, &c->slot);
+    if (r < 0)
+        return r;
+    c->id = there ? e.id : store_new_id(p->store);
+    p->n++;
+    return 0;
+}
+
+static void
+plan_removal(struct plan *p, const char *name)
+{
+    struct entry e;
+
+    if (store_find(p->store, name, &e) == 0 && e.kind == ENTRY_FILE)
+        p->changes[p->n++] = (struct change){.op = CHANGE_UNLINK, .id = e.id};
+}
+
+/* The longest first: each takes the smallest slot that fits, and short ones fit into more. */
+static int
+by_length(const void *a, const void *b)
+{
+    const struct parcel *const *x = a, *const *y = b;
+    size_t n = (*x)->content->len, m = (*y)->content->len;
+
+    return n < m ? 1 : n > m ? -1 : strcmp((*x)->name, (*y)->name);
+}
+
+static int
+make_plan(struct plan *plan, const struct parcels *p, const struct parcel_commit *how)
+{
+    AUTO_FREE const struct parcel **sorted = calloc(p->n + 1, sizeof *sorted);
+    int r = 0;
+
+    plan->changes = calloc(p->n + how->n_remove + 1, sizeof *plan->changes);
+    plan->held = calloc(p->n + 1, sizeof *plan->held);
+    if (!sorted || !plan->changes || !plan->held)
+        return report(-ENOMEM, "out of memory");
+    for (size_t i = 0; i < p->n; i++)
+        sorted[i] = &p->list[i];
+    qsort(sorted, p->n, sizeof *sorted, by_length);
+    for (size_t i = 0; r == 0 && i < p->n; i++)
+        r = plan_parcel(plan, sorted[i], how->replace);
+    for (size_t i = 0; r == 0 && i < how->n_remove; i++)
+        plan_removal(plan, how->remove[i]);
+    return r;
+}
+
+static int
+commit(const struct parcels *p, struct store *s, const char *path, const struct parcel_commit *how)
+{
+    AUTO(plan_fini) struct plan plan = {.path = path, .store = s};
+    int r = make_plan(&plan, p, how);
+
+    if (r == 0) {
+        r = store_commit(s, plan.changes, plan.n, NULL);
+        if (r == -ENOSPC)
+            report(r, "%s: its directory has no room for so many files: nothing was written", path);
+    }
+    return r < 0 ? r : store_settle(s);
+}
+
+int
+parcels_commit(const struct parcels *p, struct options *o, const char *path,
+               const struct parcel_commit *how)
+{
+    AUTO(anchor_closep) struct anchor *anchor = NULL;
+    AUTO(dev_closep) struct dev *d = NULL;
+    AUTO(store_closep) struct store *s = NULL;
+    struct store_options opt = {.unlock = keys_unlock, .unlock_arg = &o->key};
+    int r = keys_read(&o->key, false);
+
+    if (r == 0)
+        r = dev_file_open(&d, path, 0);
+    if (r == 0)
+        r = anchor_from_options(&anchor, o, false);
+    opt.anchor = anchor;
+    if (r == 0)
+        r = store_open(&s, d, &opt);
+    if (r < 0)
+        return r;
+    d = NULL; /* the store's */
+    for (size_t i = 0; r == 0 && i < p->n; i++)
+        r = vault_lock(p->list[i].content); /* a passphrase's work may have undone it */
+    return r < 0 ? r : commit(p, s, path, how);
+}
+
+/* ---- out of an image ----------------------------------------------------------------------------
+ */
+
+/* While a daemon writes the image, a look may fall into a commit. */
+enum { TAKE_TRIES = 4 * LOOK_TRIES };
+
+static int
+take_entry(struct parcels *p, struct store *s, const struct entry *e, const char *path, bool secret)
+{
+    AUTO(vault_freep) struct vault *v = NULL;
+    int r = vault_new(&v, e->current.length, secret);
+
+    if (r == 0 && v->len > 0)
+        r = store_read(s, &e->current, v->bytes);
+    if (r == 0)
+        r = parcels_add(p, e->name, &v, path);
+    if (r == 0) {
+        p->list[p->n - 1].attr = e->attr;
+        p->list[p->n - 1].has_attr = true;
+        p->list[p->n - 1].room = store_slot_capacity(s, e->slot);
+    }
+    return r;
+}
+
+/* Hidden ones, such as swtpm's lock, are taken by name only. */
+static int
+take_all(struct parcels *p, struct store *s, const char *path, bool secret)
+{
+    AUTO_FREE struct entry *entries = NULL;
+    size_t n = 0;
+    int r = store_list(s, &entries, &n);
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        if (entries[i].kind == ENTRY_FILE && entries[i].name[0] != '.')
+            r = take_entry(p, s, &entries[i], path, secret);
+    }
+    return r;
+}
+
+static int
+take_named(struct parcels *p, struct store *s, const char *path, char **names, size_t n,
+           bool secret)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        struct entry e;
+
+        if (store_find(s, names[i], &e) < 0 || e.kind != ENTRY_FILE)
+            return report(-ENOENT, "%s: holds no file %s", path, names[i]);
+        r = take_entry(p, s, &e, path, secret);
+    }
+    return r;
+}
+
+struct taking {
+    struct options *o;
+    const char *path;
+    char **names;
+    size_t n;
+    bool secret;
+};
+
+/* 1: taken, but of a state that was about to be replaced. */
+static int
+take_once(struct parcels *p, const struct taking *t)
+{
+    AUTO(anchor_closep) struct anchor *anchor = NULL;
+    AUTO(dev_closep) struct dev *d = NULL;
+    AUTO(store_closep) struct store *s = NULL;
+    struct store_options opt = {.read_only = true, .unlock = keys_unlock, .unlock_arg = &t->o->key};
+    struct store_info info;
+    int r = dev_file_open(&d, t->path, DEV_READ_ONLY | DEV_NO_LOCK);
+
+    if (r == 0)
+        r = anchor_from_options(&anchor, t->o, true);
+    opt.anchor = anchor;
+    if (r == 0)
+        r = store_open(&s, d, &opt);
+    if (r < 0)
+        return r;
+    d = NULL; /* the store's */
+    store_get_info(s, &info);
+    if (t->n > 0)
+        r = take_named(p, s, t->path, t->names, t->n, t->secret);
+    else
+        r = take_all(p, s, t->path, t->secret);
+    return r == 0 && info.recovered ? 1 : r;
+}
+
+int
+parcels_take(struct parcels *p, struct options *o, const char *path, char **names, size_t n,
+             bool secret)
+{
+    const struct taking t = {.o = o, .path = path, .names = names, .n = n, .secret = secret};
+    int r = keys_read(&o->key, false); /* asks, maybe: before the image is open */
+
+    if (r < 0)
+        return r;
+    for (int try = 1;; try++) {
+        image_hold_reports();
+        r = take_once(p, &t);
+        if ((r != 1 && r != -EUCLEAN && r != -EBADMSG && r != -ESTALE) || try == TAKE_TRIES)
+            break;
+        image_drop_reports();
+        parcels_fini(p);
+        image_pause();
+    }
+    image_show_reports();
+    return r < 0 ? r : 0;
+}
