@@ -70,11 +70,18 @@ flush(struct channel *c)
     c->out_len = c->out_done = 0;
 }
 
+/* Mostly all goes at once, and then nothing need be kept. */
 void
 channel_send(struct channel *c, const uint8_t *buf, size_t len)
 {
+    ssize_t n;
+
     if (c->fd < 0 || len == 0)
         return;
+    n = send(c->fd, buf, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n == (ssize_t)len)
+        return;
+    c->out_done = n < 0 ? 0 : (size_t)n;
     c->out = malloc(len);
     if (!c->out) {
         channel_close(c); /* better than a peer that waits for an answer */
@@ -82,7 +89,6 @@ channel_send(struct channel *c, const uint8_t *buf, size_t len)
     }
     memcpy(c->out, buf, len);
     c->out_len = len;
-    c->out_done = 0;
     flush(c);
 }
 

@@ -128,9 +128,18 @@ int
 confine_calls(int dir, bool control)
 {
     static const int calls[] = {
-        SCMP_SYS(openat),      SCMP_SYS(unlinkat), SCMP_SYS(renameat), SCMP_SYS(renameat2),
-        SCMP_SYS(fchown),      SCMP_SYS(fchown32), SCMP_SYS(fchmod),   SCMP_SYS(ftruncate),
-        SCMP_SYS(ftruncate64), SCMP_SYS(accept4), /* last: for the control channel only */
+        SCMP_SYS(openat),
+        SCMP_SYS(unlinkat),
+        SCMP_SYS(renameat),
+        SCMP_SYS(renameat2),
+        SCMP_SYS(fchown),
+        SCMP_SYS(fchown32),
+        SCMP_SYS(fchmod),
+        SCMP_SYS(ftruncate),
+        SCMP_SYS(ftruncate64),
+        SCMP_SYS(timerfd_settime),
+        SCMP_SYS(timerfd_settime64),
+        SCMP_SYS(accept4), /* last: for the control channel only */
     };
     const struct sandbox_options opt = {
         .calls = calls,

@@ -4,7 +4,7 @@
  * machine.h's.
  *
  * Nothing blocks, and a peer that makes no sense gets an error or is closed.  One client at a time;
- * the next waits in the socket's queue until that one has gone.  One thread owns it. */
+ * the next waits in the socket's queue until that one has gone.  One thread at a time. */
 #ifndef VNVRAM_TPM_CONTROL_H
 #define VNVRAM_TPM_CONTROL_H
 
@@ -41,7 +41,7 @@ void control_open(struct control *c, int fd);
 void control_close(struct control *c);
 /* Fills @p with what to poll for. */
 void control_poll(const struct control *c, struct pollfd p[CONTROL_FDS]);
-/* After poll(2), and after there are new answers in the queue. */
+/* After poll(2), and, with nothing polled, after there is a new answer in the queue. */
 void control_turn(struct control *c, const struct pollfd p[CONTROL_FDS]);
 
 #endif

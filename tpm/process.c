@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Two threads.  The main thread is the TPM: it alone calls libtpms and touches files.  The listener
- * reads the sockets and watches the mount, so that it can cancel a command, and end the process
- * when the daemon dies, while the main thread is in either.  Between them is a queue. */
+/* Two threads.  The main thread is the TPM: it alone calls libtpms and touches files.  Who has the
+ * ear (ear.h) reads the sockets and watches the mount; while the main thread is in a job that takes
+ * long, that is the other one, so that it can cancel a command, and end the process when the daemon
+ * dies. What comes goes through a queue. */
 #include "tpm/process.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "tpm/confine.h"
 #include "tpm/control.h"
+#include "tpm/ear.h"
 #include "tpm/engine.h"
 #include "tpm/link.h"
 #include "tpm/machine.h"
@@ -17,10 +19,8 @@
 #include "tpm/root.h"
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 enum { CANCEL_AGAIN_MS = 5 };
@@ -34,7 +34,8 @@ struct process {
     struct machine machine;
     struct pcap pcap;
     struct queue queue;
-    struct control control; /* the listener's */
+    struct ear ear;
+    struct control control; /* of who has the ear */
     bool told_failure;      /* the daemon knows that the TPM has failed */
 };
 
@@ -70,7 +71,7 @@ put_command(struct process *p, struct message *m)
 /* The daemon has gone or makes no sense.  Its mount has gone with it, so there is nowhere to store
  * to. */
 static void
-listen_once(struct process *p)
+read_link(struct process *p)
 {
     struct message m;
 
@@ -111,75 +112,52 @@ on_control_end(void *arg)
 
 static const struct control_ops control_ops = {.attached = on_attached, .end = on_control_end};
 
-enum { LINK, MOUNTS, ANSWERS, CONTROL, POLLED = CONTROL + CONTROL_FDS };
+enum { LINK, MOUNTS, RECALL, CONTROL, POLLED = CONTROL + CONTROL_FDS };
 
 /* Who is to end listens to no client any more. */
-static void
-watch_control(struct process *p, struct pollfd fds[POLLED])
+static bool
+has_clients(struct process *p)
 {
-    if (!p->machine.is_controlled)
-        return;
-    if (!queue_is_stopping(&p->queue)) {
-        control_poll(&p->control, fds + CONTROL);
-        return;
-    }
-    fds[ANSWERS].fd = -1;
-    for (int i = CONTROL; i < POLLED; i++)
-        fds[i] = (struct pollfd){.fd = -1};
+    return p->machine.is_controlled && !queue_is_stopping(&p->queue);
 }
 
 static void
-listen_to_control(struct process *p, const struct pollfd fds[POLLED])
-{
-    eventfd_t n;
-
-    if (fds[ANSWERS].revents)
-        eventfd_read(p->queue.answered, &n);
-    control_turn(&p->control, fds + CONTROL);
-}
-
-static void *
-listener(void *arg)
+listen_once(void *arg, int recall)
 {
     struct process *p = arg;
+    bool cancelling = queue_cancel_again(&p->queue);
     struct pollfd fds[POLLED] = {
         [LINK] = {.fd = p->link, .events = POLLIN},
         [MOUNTS] = {.fd = p->root.mounts, .events = POLLPRI},
-        [ANSWERS] = {.fd = p->queue.answered, .events = POLLIN},
-        [CONTROL] = {.fd = -1},
-        [CONTROL + 1] = {.fd = -1},
-        [CONTROL + 2] = {.fd = -1},
+        [RECALL] = {.fd = recall, .events = POLLIN},
     };
-    bool cancelling = false;
+    nfds_t n = CONTROL;
 
-    for (;;) {
-        watch_control(p, fds);
-        if (poll(fds, POLLED, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
-            if (errno != EINTR)
-                _exit(EXIT_FAILURE);
-            continue;
-        }
-        if (fds[LINK].revents)
-            listen_once(p);
-        if (fds[MOUNTS].revents && root_is_gone(&p->root)) {
-            fds[MOUNTS].fd = -1;
-            queue_stop(&p->queue);
-        }
-        if (p->machine.is_controlled && !queue_is_stopping(&p->queue))
-            listen_to_control(p, fds);
-        cancelling = queue_cancel_again(&p->queue);
+    if (has_clients(p)) {
+        control_poll(&p->control, fds + CONTROL);
+        n = POLLED;
     }
-    return NULL;
+    if (poll(fds, n, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
+        if (errno != EINTR)
+            _exit(EXIT_FAILURE);
+        return;
+    }
+    if (fds[LINK].revents)
+        read_link(p);
+    if (fds[MOUNTS].revents && root_is_gone(&p->root))
+        queue_stop(&p->queue);
+    if (n == POLLED)
+        control_turn(&p->control, fds + CONTROL);
 }
 
-static int
-start_listener(struct process *p)
+/* What a job has left: answers, and what came behind it. */
+static void
+answer_clients(struct process *p)
 {
-    pthread_t thread;
-    int r;
+    static const struct pollfd nothing[CONTROL_FDS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}};
 
-    r = pthread_create(&thread, NULL, listener, p);
-    return r ? report(-r, "cannot start a thread: %s", errno_text(r)) : 0;
+    if (has_clients(p))
+        control_turn(&p->control, nothing);
 }
 
 static void
@@ -223,8 +201,9 @@ start(struct process *p)
         .version = p->opt.version, .held = s->held, .manufacture = p->opt.manufacture};
     int r = root_open(&p->root, s->path, (dev_t)s->dev, s->privileged);
 
+    queue_init(&p->queue);
     if (r == 0)
-        r = queue_init(&p->queue, p->opt.control);
+        r = ear_init(&p->ear, listen_once, p);
     if (r == 0)
         r = nvram_open(&p->nvram, p->root.dir, &opt); /* others' files too, as root may */
     if (r == 0)
@@ -234,7 +213,7 @@ start(struct process *p)
     if (r == 0 && !p->opt.no_sandbox)
         r = confine_calls(p->root.dir, p->opt.control);
     if (r == 0)
-        r = start_listener(p);
+        r = ear_start(&p->ear);
     if (r == 0)
         r = nvram_lock(p->nvram);
     return r < 0 ? r : power_on(p);
@@ -310,13 +289,22 @@ serve(struct process *p)
         [JOB_LINK] = run_link, [JOB_CONTROL] = run_control, [JOB_DATA] = run_data};
     struct job j;
 
-    while (queue_take(&p->queue, &j)) {
+    ear_take(&p->ear);
+    while (!queue_is_stopping(&p->queue)) {
+        if (!queue_take(&p->queue, &j)) {
+            listen_once(p, -1);
+            continue;
+        }
+        ear_lend(&p->ear);
         run_job[j.source](p, &j);
         job_fini(&j);
+        ear_take(&p->ear);
+        answer_clients(p);
     }
+    ear_lend(&p->ear);
 }
 
-/* The one that waits: no listener yet, and nothing is open. */
+/* Nobody listens yet, and nothing is open. */
 static int
 wait_for_start(struct process *p)
 {

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tpm/queue.h"
-#include "base/report.h"
 #include "base/scope.h"
 #include "tpm/engine.h"
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 
 void
 job_fini(struct job *j)
@@ -15,16 +13,11 @@ job_fini(struct job *j)
     free(steal(&j->body));
 }
 
-int
-queue_init(struct queue *q, bool answers)
+void
+queue_init(struct queue *q)
 {
-    *q = (struct queue){.answered = -1};
+    *q = (struct queue){0};
     pthread_mutex_init(&q->lock, NULL);
-    pthread_cond_init(&q->wake, NULL);
-    if (!answers)
-        return 0;
-    q->answered = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return q->answered < 0 ? report(-errno, "cannot make an eventfd: %s", errno_text(errno)) : 0;
 }
 
 bool
@@ -42,7 +35,6 @@ queue_put(struct queue *q, const struct job *j)
     if (j->len)
         memcpy(slot->body, j->body, j->len);
     q->orders[j->source] = ++q->order;
-    pthread_cond_signal(&q->wake);
     return true;
 }
 
@@ -52,7 +44,6 @@ queue_stop(struct queue *q)
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
 
     q->stop = true;
-    pthread_cond_signal(&q->wake);
 }
 
 bool
@@ -115,11 +106,9 @@ bool
 queue_take(struct queue *q, struct job *j)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
-    int i;
+    int i = oldest(q);
 
-    while ((i = oldest(q)) == JOB_SOURCES && !q->stop)
-        pthread_cond_wait(&q->wake, &q->lock);
-    if (q->stop)
+    if (i == JOB_SOURCES || q->stop)
         return false;
     *j = q->jobs[i];
     q->jobs[i].body = NULL;
@@ -147,5 +136,4 @@ queue_answer(struct queue *q, enum job_source source, uint8_t *answer, size_t le
     q->has_answer[source] = true;
     q->answers[source] = answer;
     q->answer_lens[source] = len;
-    eventfd_write(q->answered, 1);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* queue.h - what the listener of the TPM's process has for the TPM, and the TPM's answers to it.
- * One job of each source may be outstanding.  Jobs come out in the order in which they went in. */
+/* queue.h - what has come for the TPM, and its answers.  One job of each source may be outstanding.
+ * Jobs come out in the order in which they went in.  Nothing waits: who listens puts them in, and
+ * the TPM's thread looks when it has done the one before. */
 #ifndef VNVRAM_TPM_QUEUE_H
 #define VNVRAM_TPM_QUEUE_H
 
@@ -24,8 +25,6 @@ void job_fini(struct job *j);
 
 struct queue {
     pthread_mutex_t lock; /* for all */
-    pthread_cond_t wake;
-    int answered; /* an eventfd: an answer waits; or -1 */
     bool stop;
     bool on;                             /* the TPM is: cancelling makes sense */
     bool in_job;                         /* the TPM is in a TPM command */
@@ -37,10 +36,9 @@ struct queue {
     size_t answer_lens[JOB_SOURCES];
 };
 
-/* @answers: there will be answers to fetch. */
-int queue_init(struct queue *q, bool answers);
+void queue_init(struct queue *q);
 
-/* For the listener. */
+/* For who listens. */
 
 /* Copies @body.  False: one of that source is outstanding, or there is no memory. */
 bool queue_put(struct queue *q, const struct job *j);
@@ -56,7 +54,7 @@ bool queue_fetch(struct queue *q, enum job_source source, uint8_t **answer, size
 
 /* For the TPM. */
 
-/* Waits for a job; false: stop. */
+/* False: none, or it is to stop. */
 bool queue_take(struct queue *q, struct job *j);
 /* The job has ended. */
 void queue_done(struct queue *q, bool on);

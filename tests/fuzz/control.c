@@ -157,7 +157,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int pair[2];
 
     *s = (struct session){.data = -1};
-    MUST(queue_init(&s->queue, true) == 0);
+    queue_init(&s->queue);
     MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     s->control = (struct control){.ops = &ops, .arg = s, .queue = &s->queue, .is_12 = size % 2};
     control_open(&s->control, pair[0]);
@@ -192,10 +192,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ;
     turn(s);
     control_close(&s->control);
-    close(s->queue.answered);
     for (int i = 0; i < JOB_SOURCES; i++)
         free(s->queue.answers[i]);
     pthread_mutex_destroy(&s->queue.lock);
-    pthread_cond_destroy(&s->queue.wake);
     return 0;
 }
