@@ -3,6 +3,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "cli/foreign.h"
 #include "cli/image.h"
 #include "cli/layout.h"
 #include <errno.h>
@@ -36,24 +37,24 @@ root_attr(void)
     return a;
 }
 
-/* Only a blank device is formatted, unless @force. */
+/* Only a blank device is formatted.  What has a name is told by it, and at once: looking through
+ * all of a large device may take long. */
 static int
-may_overwrite(struct dev *d, bool force)
+may_overwrite(struct dev *d)
 {
-    int r = d->size == 0 ? -ENODATA : store_probe(d);
+    AUTO_FREE char *foreign = d->size == 0 ? NULL : foreign_name(d);
+    int r = d->size == 0 ? -ENODATA : foreign ? -EMEDIUMTYPE : store_probe(d);
 
     if (r == -ENODATA)
         return 0;
     if (r == -EMEDIUMTYPE)
-        return force ? 0
-                     : report(r, "%s: holds other data; nothing was written, --force overwrites it",
-                              d->name);
+        return report(r, "%s: holds %s; nothing was written, --force overwrites it", d->name,
+                      foreign ? foreign : "other data");
     if (r == 0 || r == -EUCLEAN)
-        return force ? 0
-                     : report(-EEXIST,
-                              "%s: holds a %svnvram image; nothing was written, --force "
-                              "overwrites it and all files in it",
-                              d->name, r ? "damaged " : "");
+        return report(-EEXIST,
+                      "%s: holds a %svnvram image; nothing was written, --force "
+                      "overwrites it and all files in it",
+                      d->name, r ? "damaged " : "");
     return r;
 }
 
@@ -123,11 +124,13 @@ format_device(const char *path, struct options *o, struct format_spec *spec)
     int is_new = create_file(path);
     int r = is_new < 0 ? is_new : dev_file_open(&d, path, 0);
 
-    if (r == 0)
-        r = may_overwrite(d, o->force);
+    if (r == 0 && !o->force)
+        r = may_overwrite(d);
     if (r < 0)
         return r; /* not ours to remove: somebody else may have been quicker */
     r = fit(d, spec);
+    if (r == 0 && o->force)
+        r = foreign_wipe(d);
     if (r == 0)
         r = write_image(d, spec, o);
     if (is_new)

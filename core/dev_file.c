@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The device in a regular file or on a block device.
  *
- * The lock of an image is an OFD write lock on its inode.  A loop device's backing file is locked
- * as well, all the way down, so that the file and the loop device over it are one image. */
+ * The lock of an image is an OFD write lock on its inode.  A block device is more than the node
+ * that leads to it, and is claimed besides (blockdev.h).  A loop device's backing file is locked as
+ * well, all the way down, so that the file and the loop device over it are one image.
+ *
+ * A block device is read and written past its page cache (O_DIRECT): that cache is shared with all
+ * who have the device open, keeps what another host has replaced meanwhile, and after a failed
+ * write shows what is not on the medium. */
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "core/blockdev.h"
 #include "core/dev.h"
 #include "core/holder.h"
 #include "core/lease.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -29,6 +33,8 @@ enum {
 struct file_dev {
     struct dev dev;
     int fd;
+    int claim; /* holds the block device, by whatever node it is reached; or -1 */
+    bool block;
     bool direct;              /* O_DIRECT is on */
     int backing[BACKING_MAX]; /* files beneath a loop device, locked too */
     unsigned n_backing;
@@ -139,6 +145,8 @@ file_medium(struct dev *d, bool on)
         if (r < 0)
             return r;
     }
+    if (f->block && !on)
+        return 0; /* stays as it is */
     if (on || f->direct) {
         r = set_direct(f, on);
         if (r != -EINVAL)
@@ -170,8 +178,8 @@ file_close(struct dev *d)
     lease_free(f->lease);
     for (unsigned i = 0; i < f->n_backing; i++)
         close(f->backing[i]);
-    if (f->fd >= 0)
-        close(f->fd);
+    scope_close(&f->fd);
+    scope_close(&f->claim);
     free(d->name);
     free(f);
 }
@@ -210,10 +218,15 @@ wait_until(int64_t deadline)
 static int
 report_busy(const char *name, const struct stat *st)
 {
+    AUTO_FREE char *user = S_ISBLK(st->st_mode) ? blockdev_user(st->st_rdev) : NULL;
     struct holder h;
+    struct stat claim;
 
-    if (holder_find(&h, st))
+    if (holder_find(&h, st) || (S_ISBLK(st->st_mode) && blockdev_stat(st->st_rdev, &claim) == 0 &&
+                                holder_find(&h, &claim)))
         return report(-EBUSY, "%s: in use by process %d (%s)", name, (int)h.pid, h.comm);
+    if (user)
+        return report(-EBUSY, "%s: in use: %s", name, user);
     return report(-EBUSY, "%s: in use by another process", name);
 }
 
@@ -326,6 +339,14 @@ check_type(const char *path, const struct stat *st)
     return report(-ENOTBLK, "%s: neither a regular file nor a block device", path);
 }
 
+static int
+explain_open(const char *path, int how, int err)
+{
+    int r = (err == EACCES || err == EROFS) && how & O_EXCL ? blockdev_explain_open(path) : 0;
+
+    return r < 0 ? r : report_open(path, err);
+}
+
 /* A block device is opened O_EXCL by writers: no mounted file system, no other writer. */
 static int
 open_node(const char *path, unsigned flags, int64_t deadline)
@@ -353,17 +374,37 @@ open_node(const char *path, unsigned flags, int64_t deadline)
         if (errno == EBUSY && !wait_until(deadline))
             return report_busy(path, &st);
         if (errno != EBUSY && errno != EINTR)
-            return report_open(path, errno);
+            return explain_open(path, how, errno);
     }
 }
 
 static int
-get_size(struct file_dev *f, const struct stat *st)
+get_geometry(struct file_dev *f, const struct stat *st)
 {
+    int r;
+
     f->dev.size = (uint64_t)st->st_size;
-    if (S_ISBLK(st->st_mode) && ioctl(f->fd, BLKGETSIZE64, &f->dev.size) < 0)
-        return report(-EIO, "%s: cannot tell its size: %s", f->dev.name, errno_text(-errno));
-    return 0;
+    f->block = S_ISBLK(st->st_mode);
+    if (!f->block)
+        return 0;
+    r = blockdev_check(f->fd, f->dev.name, f->dev.read_only);
+    if (r == 0)
+        r = blockdev_size(f->fd, f->dev.name, &f->dev.size);
+    if (r == 0 && set_direct(f, true) == -EINVAL)
+        f->direct = false; /* a driver that cannot */
+    return r;
+}
+
+/* Both locks, or none: 0, -EAGAIN, or another errno (reported). */
+static int
+lock_node(struct file_dev *f, const struct stat *st)
+{
+    int r = try_lock(f->fd, f->dev.name, f->dev.read_only);
+
+    if (r < 0 || !S_ISBLK(st->st_mode))
+        return r;
+    f->claim = blockdev_claim(st->st_rdev, f->dev.read_only);
+    return f->claim == -EAGAIN ? -EAGAIN : 0;
 }
 
 /* Opens, and locks if that is asked for.  Closed while it waits: the holder's commits wait for
@@ -384,7 +425,7 @@ open_locked(struct file_dev *f, unsigned flags, int64_t deadline, struct stat *s
             return report_open(path, errno);
         r = check_type(path, st);
         if (r == 0 && lock)
-            r = try_lock(f->fd, path, f->dev.read_only);
+            r = lock_node(f, st);
         if (r == 0 && lock) {
             name_holder(f, st);
             return lock_backing(f, *st, deadline);
@@ -417,13 +458,13 @@ dev_file_open(struct dev **out, const char *path, unsigned flags)
         return report(-ENOMEM, "%s: %s", path, errno_text(-ENOMEM));
     f->dev.ops = &file_ops;
     f->dev.read_only = flags & DEV_READ_ONLY;
-    f->fd = -1;
+    f->fd = f->claim = -1;
     f->dev.name = strdup(path);
     if (!f->dev.name)
         return report(-ENOMEM, "%s: %s", path, errno_text(-ENOMEM));
     r = open_locked(f, flags, deadline, &st);
     if (r == 0)
-        r = get_size(f, &st);
+        r = get_geometry(f, &st);
     if (r < 0)
         return r;
     *out = &steal(&f)->dev;

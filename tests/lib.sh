@@ -13,7 +13,8 @@
 #   unmounted DIR                  vnvram unmount
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
 #   hash FILE                      its SHA-256
-#   loop_on FILE                   prints the loop device that it attaches; fails where there are none
+#   loop_on FILE [SECTOR [ro] [partitions]]  prints the loop device that it attaches (sectors of 512 bytes);
+#                                  fails where there are none
 #   loop_off DEVICE                detaches it; those on files in $TMP go by themselves at the end
 #   finish                         last line of every script
 #
@@ -149,17 +150,25 @@ hash() {
 
 # By ioctl: util-linux comes without losetup in places.
 loop_on() {
-    [ -c /dev/loop-control ] && python3 - "$1" <<'PY'
-import fcntl, os, sys
-SET_FD, CTL_GET_FREE = 0x4C00, 0x4C82
-back = os.open(sys.argv[1], os.O_RDWR)
+    [ -c /dev/loop-control ] && python3 - "$@" <<'PY'
+import fcntl, os, struct, sys
+CONFIGURE, CTL_GET_FREE, READ_ONLY, PARTITIONS = 0x4C0A, 0x4C82, 1, 8
+name, sector, words = sys.argv[1], int((sys.argv + ["512"])[2]), sys.argv[3:]
+back = os.open(name, os.O_RDONLY if "ro" in words else os.O_RDWR)
+flags = (READ_ONLY if "ro" in words else 0) | (PARTITIONS if "partitions" in words else 0)
+# struct loop_config: the file, the sectors' size, struct loop_info64 (its flags at 52), 8 words reserved
+config = struct.pack("=II52xI176x64x", back, sector, flags)
 control = os.open("/dev/loop-control", os.O_RDWR)
 for _ in range(50):
     name = "/dev/loop%d" % fcntl.ioctl(control, CTL_GET_FREE)
     try:
-        fcntl.ioctl(os.open(name, os.O_RDWR), SET_FD, back)
-    except OSError:
-        continue  # somebody else was faster
+        fcntl.ioctl(os.open(name, os.O_RDWR), CONFIGURE, config)
+    except BlockingIOError:
+        continue
+    except OSError as e:
+        if e.errno == 16:
+            continue  # somebody else was faster
+        break
     print(name)
     sys.exit(0)
 sys.exit(1)
