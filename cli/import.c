@@ -5,7 +5,9 @@
 #include "base/scope.h"
 #include "cli/cli.h"
 #include "cli/image.h"
+#include "cli/interchange.h"
 #include "cli/parcel.h"
+#include "swtpm/state.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -129,8 +131,12 @@ int
 cmd_import(struct options *o)
 {
     AUTO(parcels_fini) struct parcels p = PARCELS_INIT;
-    const struct parcel_commit how = {.replace = o->replace};
-    int r = gather(&p, o);
+    const char *removed[2 * SWTPM_ITEMS];
+    struct parcel_commit how = {.replace = o->replace, .remove = removed};
+    int r = interchange_check(o);
+
+    if (r == 0)
+        r = o->swtpm ? interchange_gather(&p, o, &how) : gather(&p, o);
 
     if (r < 0)
         return finding_exit_code(r);

@@ -13,6 +13,7 @@
 #include "cli/ctrlsocket.h"
 #include "cli/daemon.h"
 #include "cli/image.h"
+#include "cli/tpmroom.h"
 #include "fs/fs.h"
 #include "fs/json.h"
 #include "fs/mountinfo.h"
@@ -225,9 +226,6 @@ make_session(struct mount *m)
     return session_new(&m->session, m->fs, &opt);
 }
 
-/* The largest state that libtpms' TPMs of each version can grow to, with swtpm's envelope. */
-enum { LARGEST_TPM20 = 180000, LARGEST_TPM12 = 60000 };
-
 /* Promises the TPM's state a slot that it cannot outgrow, so that an image full of other files
  * never fails a TPM command.  Where no such slot is left the TPM must live with what it gets. */
 static int
@@ -237,7 +235,7 @@ reserve_tpm_room(struct mount *m)
     struct change reserve = {
         .op = CHANGE_RESERVE,
         .name = is_12 ? "tpm-00.permall" : "tpm2-00.permall",
-        .len = is_12 ? LARGEST_TPM12 : LARGEST_TPM20,
+        .len = tpm_room(m->o->tpm.version),
     };
     struct entry e;
     int r = store_find(m->store, reserve.name, &e);

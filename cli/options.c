@@ -352,6 +352,32 @@ set_key_switch(struct options *o, const struct option_row *row, const char *name
 }
 
 static int
+set_swtpm_form(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)row;
+    if (strcmp(value, "dir") == 0)
+        o->swtpm_form = SWTPM_FORM_DIR;
+    else if (strcmp(value, "linear") == 0)
+        o->swtpm_form = SWTPM_FORM_LINEAR;
+    else if (strcmp(value, "migration") == 0)
+        o->swtpm_form = SWTPM_FORM_MIGRATION;
+    else
+        return bad_value(name, value, "dir, linear or migration");
+    return 0;
+}
+
+/* swtpm's own words, in one argument. */
+static int
+set_swtpm_key(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    char option[64];
+
+    snprintf(option, sizeof option, "option %s", name);
+    return swtpm_key_options_set((struct swtpm_key_options *)((char *)o + row->field), option,
+                                 value);
+}
+
+static int
 set_slot(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
     unsigned long n;
@@ -384,6 +410,16 @@ static const struct option_row rows[] = {
      .field = FIELD(name)},
     {"replace", NULL, "replace files of the same name", FOR_IMPORT, .set = set_true,
      .field = FIELD(replace)},
+    {"swtpm", NULL, "a TPM's state: swtpm's directory, linear file or migration blobs", FOR_IMPORT,
+     .set = set_true, .field = FIELD(swtpm)},
+    {"swtpm", "dir|linear|migration", "the TPM's state, in what swtpm keeps it in", FOR_EXPORT,
+     .set = set_swtpm_form},
+    {"swtpm-key", "WORD,...", "swtpm's own key, in the words of its --key", FOR_IMPORT | FOR_EXPORT,
+     .set = set_swtpm_key, .field = FIELD(swtpm_key)},
+    {"swtpm-migration-key", "WORD,...", "the same for its --migration-key", FOR_IMPORT | FOR_EXPORT,
+     .set = set_swtpm_key, .field = FIELD(swtpm_migration_key)},
+    {"tpm", "2.0|1.2", "with --swtpm: only the state of such a TPM", FOR_IMPORT | FOR_EXPORT,
+     .set = set_tpm},
     {"repair", NULL, "mend what has a good copy: a superblock, a torn last commit", FOR_CHECK,
      .set = set_true, .field = FIELD(repair)},
     {"salvage", "DIRECTORY", "write each content that is still whole to a file there", FOR_CHECK,
@@ -744,6 +780,8 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
 
     *o = (struct options){.key.fd = -1,
                           .new_key.fd = -1,
+                          .swtpm_key.fd = -1,
+                          .swtpm_migration_key.fd = -1,
                           .slot = -1,
                           .ctrl_fd = -1,
                           .ctrl_mode = 0600,
@@ -789,4 +827,6 @@ options_fini(struct options *o)
     free(o->pcap);
     key_options_fini(&o->key);
     key_options_fini(&o->new_key);
+    swtpm_key_options_fini(&o->swtpm_key);
+    swtpm_key_options_fini(&o->swtpm_migration_key);
 }

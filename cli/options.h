@@ -8,6 +8,7 @@
 
 #include "core/store.h"
 #include "crypt/keys.h"
+#include "swtpm/key.h"
 #include "tpm/process.h"
 #include <stdbool.h>
 #include <sys/types.h>
@@ -30,6 +31,8 @@ enum option_where {
 };
 
 enum { OPTIONS_ANSWERED = 1 };
+
+enum swtpm_form { SWTPM_FORM_NONE, SWTPM_FORM_DIR, SWTPM_FORM_LINEAR, SWTPM_FORM_MIGRATION };
 
 struct options {
     struct key_options key;
@@ -69,8 +72,11 @@ struct options {
     bool recovery;
     int slot; /* -1: that of the key given */
 
-    const char *name; /* import: under which name; NULL: the file's own */
-    bool replace;     /* import: what is there may be replaced */
+    const char *name;           /* import: under which name; NULL: the file's own */
+    bool replace;               /* import: what is there may be replaced */
+    bool swtpm;                 /* import: a TPM's state from swtpm */
+    enum swtpm_form swtpm_form; /* export: for swtpm */
+    struct swtpm_key_options swtpm_key, swtpm_migration_key;
 
     bool repair;         /* check */
     const char *salvage; /* check: the directory, argv's own string */

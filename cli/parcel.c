@@ -184,6 +184,14 @@ new_attr(struct store *s)
 }
 
 static int
+report_there(const struct plan *p, const char *name)
+{
+    return report(-EEXIST,
+                  "%s: holds a file %s already: nothing was written; --replace replaces it",
+                  p->path, name);
+}
+
+static int
 plan_parcel(struct plan *p, const struct parcel *parcel, bool replace)
 {
     struct change *c = &p->changes[p->n];
@@ -193,9 +201,7 @@ plan_parcel(struct plan *p, const struct parcel *parcel, bool replace)
     int r = 0;
 
     if (there && !replace)
-        return report(-EEXIST,
-                      "%s: holds a file %s already: nothing was written; --replace replaces it",
-                      p->path, parcel->name);
+        return report_there(p, parcel->name);
     *c = (struct change){
         .op = CHANGE_FILE,
         .name = parcel->name,
@@ -222,13 +228,17 @@ plan_parcel(struct plan *p, const struct parcel *parcel, bool replace)
     return 0;
 }
 
-static void
-plan_removal(struct plan *p, const char *name)
+static int
+plan_removal(struct plan *p, const char *name, bool replace)
 {
     struct entry e;
 
-    if (store_find(p->store, name, &e) == 0 && e.kind == ENTRY_FILE)
-        p->changes[p->n++] = (struct change){.op = CHANGE_UNLINK, .id = e.id};
+    if (store_find(p->store, name, &e) < 0 || e.kind != ENTRY_FILE)
+        return 0;
+    if (!replace)
+        return report_there(p, name);
+    p->changes[p->n++] = (struct change){.op = CHANGE_UNLINK, .id = e.id};
+    return 0;
 }
 
 /* The longest first: each takes the smallest slot that fits, and short ones fit into more. */
@@ -257,7 +267,7 @@ make_plan(struct plan *plan, const struct parcels *p, const struct parcel_commit
     for (size_t i = 0; r == 0 && i < p->n; i++)
         r = plan_parcel(plan, sorted[i], how->replace);
     for (size_t i = 0; r == 0 && i < how->n_remove; i++)
-        plan_removal(plan, how->remove[i]);
+        r = plan_removal(plan, how->remove[i], how->replace);
     return r;
 }
 
@@ -306,16 +316,22 @@ parcels_commit(const struct parcels *p, struct options *o, const char *path,
 /* While a daemon writes the image, a look may fall into a commit. */
 enum { TAKE_TRIES = 4 * LOOK_TRIES };
 
+struct taking {
+    struct options *o;
+    const char *path;
+    const struct parcel_take *what;
+};
+
 static int
-take_entry(struct parcels *p, struct store *s, const struct entry *e, const char *path, bool secret)
+take_entry(struct parcels *p, struct store *s, const struct entry *e, const struct taking *t)
 {
     AUTO(vault_freep) struct vault *v = NULL;
-    int r = vault_new(&v, e->current.length, secret);
+    int r = vault_new(&v, e->current.length, t->what->secret);
 
     if (r == 0 && v->len > 0)
         r = store_read(s, &e->current, v->bytes);
     if (r == 0)
-        r = parcels_add(p, e->name, &v, path);
+        r = parcels_add(p, e->name, &v, t->path);
     if (r == 0) {
         p->list[p->n - 1].attr = e->attr;
         p->list[p->n - 1].has_attr = true;
@@ -326,42 +342,36 @@ take_entry(struct parcels *p, struct store *s, const struct entry *e, const char
 
 /* Hidden ones, such as swtpm's lock, are taken by name only. */
 static int
-take_all(struct parcels *p, struct store *s, const char *path, bool secret)
+take_all(struct parcels *p, struct store *s, const struct taking *t)
 {
     AUTO_FREE struct entry *entries = NULL;
     size_t n = 0;
     int r = store_list(s, &entries, &n);
 
     for (size_t i = 0; r == 0 && i < n; i++) {
-        if (entries[i].kind == ENTRY_FILE && entries[i].name[0] != '.')
-            r = take_entry(p, s, &entries[i], path, secret);
+        const struct entry *e = &entries[i];
+
+        if (e->kind == ENTRY_FILE && e->name[0] != '.' &&
+            (!t->what->want || t->what->want(t->o, e->name)))
+            r = take_entry(p, s, e, t);
     }
     return r;
 }
 
 static int
-take_named(struct parcels *p, struct store *s, const char *path, char **names, size_t n,
-           bool secret)
+take_named(struct parcels *p, struct store *s, const struct taking *t)
 {
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < n; i++) {
+    for (size_t i = 0; r == 0 && i < t->what->n; i++) {
         struct entry e;
 
-        if (store_find(s, names[i], &e) < 0 || e.kind != ENTRY_FILE)
-            return report(-ENOENT, "%s: holds no file %s", path, names[i]);
-        r = take_entry(p, s, &e, path, secret);
+        if (store_find(s, t->what->names[i], &e) < 0 || e.kind != ENTRY_FILE)
+            return report(-ENOENT, "%s: holds no file %s", t->path, t->what->names[i]);
+        r = take_entry(p, s, &e, t);
     }
     return r;
 }
-
-struct taking {
-    struct options *o;
-    const char *path;
-    char **names;
-    size_t n;
-    bool secret;
-};
 
 /* 1: taken, but of a state that was about to be replaced. */
 static int
@@ -383,18 +393,14 @@ take_once(struct parcels *p, const struct taking *t)
         return r;
     d = NULL; /* the store's */
     store_get_info(s, &info);
-    if (t->n > 0)
-        r = take_named(p, s, t->path, t->names, t->n, t->secret);
-    else
-        r = take_all(p, s, t->path, t->secret);
+    r = t->what->n > 0 ? take_named(p, s, t) : take_all(p, s, t);
     return r == 0 && info.recovered ? 1 : r;
 }
 
 int
-parcels_take(struct parcels *p, struct options *o, const char *path, char **names, size_t n,
-             bool secret)
+parcels_take(struct parcels *p, struct options *o, const char *path, const struct parcel_take *what)
 {
-    const struct taking t = {.o = o, .path = path, .names = names, .n = n, .secret = secret};
+    const struct taking t = {.o = o, .path = path, .what = what};
     int r = keys_read(&o->key, false); /* asks, maybe: before the image is open */
 
     if (r < 0)

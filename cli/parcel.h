@@ -39,7 +39,7 @@ int parcel_read(int fd, const char *source, struct vault **content);
 
 struct parcel_commit {
     bool replace;        /* names that are there may be replaced */
-    const char **remove; /* files that go in the same commit, where there are any */
+    const char **remove; /* files that go in the same commit, where there are any: replaced, too */
     size_t n_remove;
 };
 
@@ -48,10 +48,16 @@ struct parcel_commit {
 int parcels_commit(const struct parcels *p, struct options *o, const char *path,
                    const struct parcel_commit *how);
 
-/* Takes files from the image at @path, which may be mounted: @names, or all when @n is 0, as one
- * generation holds them.  -ENOENT (reported) when one is not there.  With @secret their memory is
- * locked. */
-int parcels_take(struct parcels *p, struct options *o, const char *path, char **names, size_t n,
-                 bool secret);
+struct parcel_take {
+    char **names; /* these, or, when .n is 0, all that are not hidden ... */
+    size_t n;
+    bool (*want)(const struct options *o, const char *name); /* ... and that it wants; or NULL */
+    bool secret;                                             /* their memory must be locked */
+};
+
+/* Takes files from the image at @path, which may be mounted, as one generation holds them.  -ENOENT
+ * (reported) when one of .names is not there. */
+int parcels_take(struct parcels *p, struct options *o, const char *path,
+                 const struct parcel_take *what);
 
 #endif

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { TEXT_MOST = PASSPHRASE_MAX + 1 }; /* with a newline */
+
 /* ---- from text to key ---- */
 
 static size_t
@@ -116,15 +118,14 @@ report_errno(int err, const char *what, const char *doing)
 
 /* Reads to the end, straight into secure memory: stdio would leave copies. */
 static int
-read_all(int fd, const char *what, struct secret **text)
+read_all(int fd, const char *what, size_t most, struct secret **text)
 {
-    enum { MOST = PASSPHRASE_MAX + 2 }; /* one for the newline, one to see that there is more */
     AUTO(secret_freep) struct secret *buf = NULL;
     size_t n = 0;
-    int r = secret_new(&buf, MOST);
+    int r = secret_new(&buf, most + 1); /* one to see that there is more */
 
-    while (r == 0 && n < MOST) {
-        ssize_t got = read(fd, buf->bytes + n, MOST - n);
+    while (r == 0 && n <= most) {
+        ssize_t got = read(fd, buf->bytes + n, most + 1 - n);
 
         if (got == 0)
             break;
@@ -134,8 +135,8 @@ read_all(int fd, const char *what, struct secret **text)
     }
     if (r < 0)
         return r;
-    if (n == MOST)
-        return report(-EINVAL, "%s is longer than any key: over %d bytes", what, MOST - 1);
+    if (n > most)
+        return report(-EINVAL, "%s is longer than any key: over %zu bytes", what, most);
     return secret_copy(text, buf->bytes, n);
 }
 
@@ -150,8 +151,8 @@ is_credential(const char *path)
     return n > 0 && strncmp(path, dir, n) == 0 && path[n] == '/';
 }
 
-static int
-read_file(const char *path, const char *what, struct secret **text)
+int
+keysource_read_file(const char *path, const char *what, size_t most, struct secret **text)
 {
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     struct stat st;
@@ -161,15 +162,15 @@ read_file(const char *path, const char *what, struct secret **text)
     if (S_ISREG(st.st_mode) && (st.st_mode & 077) && !is_credential(path))
         report_at(REPORT_WARNING, 0, "%s is open to others (mode %04o): chmod 600 it", what,
                   (unsigned)st.st_mode & 07777);
-    return read_all(fd, what, text);
+    return read_all(fd, what, most, text);
 }
 
 /* The descriptor is closed once read, so that no child finds it; standard ones keep their places.
  */
-static int
-read_fd(struct key_options *opt, const char *what, struct secret **text)
+int
+keysource_read_fd(int fd, const char *what, size_t most, struct secret **text)
 {
-    int fd = steal_fd(&opt->fd), r = read_all(fd, what, text);
+    int r = read_all(fd, what, most, text);
 
     if (fd > STDERR_FILENO)
         close(fd);
@@ -210,10 +211,10 @@ keysource_read(struct key_options *opt, bool is_new, struct secret **key)
         return parse(key, opt->format, opt->text, "key=");
     if (opt->file) {
         snprintf(what, sizeof what, "key file %s", opt->file);
-        r = read_file(opt->file, what, &text);
+        r = keysource_read_file(opt->file, what, TEXT_MOST, &text);
     } else {
         snprintf(what, sizeof what, "key_fd=%d", opt->fd);
-        r = read_fd(opt, what, &text);
+        r = keysource_read_fd(steal_fd(&opt->fd), what, TEXT_MOST, &text);
     }
     return r < 0 ? r : parse(key, opt->format, text, what);
 }

@@ -18,6 +18,12 @@ int keysource_parse_hex(struct secret **key, const struct secret *text, const ch
 int keysource_parse_binary(struct secret **key, const struct secret *text, const char *what);
 int keysource_parse_passphrase(struct secret **key, const struct secret *text, const char *what);
 
+/* All of a file or a descriptor, straight into secure memory; called @what in reports.  Warns of a
+ * file that is open to others; closes the descriptor, unless it is a standard one.  -EINVAL when it
+ * holds more than @most bytes, or an I/O error: reported. */
+int keysource_read_file(const char *path, const char *what, size_t most, struct secret **text);
+int keysource_read_fd(int fd, const char *what, size_t most, struct secret **text);
+
 /* Asks on the terminal (/dev/tty) without echo; the terminal is as before when it returns,
  * whichever signal comes. */
 int terminal_ask(const char *prompt, struct secret **answer);

@@ -8,7 +8,7 @@ compiles() {
     echo "#include \"$1\"" | $CC $TEST_CFLAGS -fsyntax-only -x c -
 }
 
-for header in "$srcdir"/{base,core,crypt,fs,tpm,cli}/*.h; do
+for header in "$srcdir"/{base,core,crypt,fs,swtpm,tpm,cli}/*.h; do
     check "${header#"$srcdir"/} compiles alone" compiles "${header#"$srcdir"/}"
 done
 finish
