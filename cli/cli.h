@@ -22,6 +22,7 @@ struct command {
 int cmd_check(struct options *o);
 int cmd_export(struct options *o);
 int cmd_format(struct options *o);
+int cmd_grow(struct options *o);
 int cmd_import(struct options *o);
 int cmd_info(struct options *o);
 int cmd_key(struct options *o);

@@ -16,7 +16,7 @@
 enum {
     FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_EXPORT |
                 FOR_IMPORT,
-    FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT,
+    FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT | FOR_GROW,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY,
     FOR_ALL = 0xffff,
 };
@@ -280,7 +280,6 @@ set_slots(struct options *o, const struct option_row *row, const char *name, con
     (void)row;
     if (!copy)
         return -ENOMEM;
-    o->n_classes = 0;
     for (char *part; (part = strsep(&rest, ",")) != NULL;) {
         unsigned long count;
         uint64_t capacity;
@@ -402,7 +401,9 @@ static const struct option_row rows[] = {
     {"profile", "tpm|vm",
      "slots for a TPM (4 MiB, the default), or for a TPM and UEFI variables (8 MiB)",
      FOR_FORMAT | FOR_SIZE, .set = set_profile},
-    {"slots", "COUNTxSIZE,...", "slots of your own, such as 4x256K,16x4K", FOR_FORMAT | FOR_SIZE,
+    {"slots", "COUNTxSIZE,...", "slots of your own, such as 4x256K,16x4K; may be repeated",
+     FOR_FORMAT | FOR_SIZE, .set = set_slots},
+    {"slots", "COUNTxSIZE,...", "the slots to add, such as 2x640K; may be repeated", FOR_GROW,
      .set = set_slots},
     {"reserve", "NAME:SIZE", "keep room for a file of that name; may be repeated", FOR_FORMAT,
      .set = set_reserve},

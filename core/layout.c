@@ -17,9 +17,20 @@ round_up(uint64_t n, uint64_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Places one class as a segment at @off; returns where the next may start. */
-static uint64_t
-place_class(struct segment *g, const struct slot_class *class, uint64_t off)
+bool
+slot_class_ok(const struct slot_class *c)
+{
+    return c->count > 0 && c->count <= MAX_SLOTS && c->capacity > 0 && c->capacity <= MAX_CAPACITY;
+}
+
+uint32_t
+layout_directory_capacity(uint64_t slots)
+{
+    return (uint32_t)round_up(2 * 2 * slots * LONGEST_RECORD, DIRECTORY_GRAIN);
+}
+
+uint64_t
+layout_place_class(struct segment *g, const struct slot_class *class, uint64_t off)
 {
     uint64_t run;
 
@@ -39,8 +50,7 @@ store_layout(struct superblock *sb, const struct format_spec *spec, uint64_t *ne
     if (spec->n_classes == 0 || spec->n_classes > MAX_SEGMENTS)
         return -EINVAL;
     for (size_t i = 0; i < spec->n_classes; i++) {
-        if (spec->classes[i].count == 0 || spec->classes[i].count > MAX_SLOTS ||
-            spec->classes[i].capacity == 0 || spec->classes[i].capacity > MAX_CAPACITY)
+        if (!slot_class_ok(&spec->classes[i]))
             return -EINVAL;
         slots += spec->classes[i].count;
     }
@@ -55,20 +65,19 @@ store_layout(struct superblock *sb, const struct format_spec *spec, uint64_t *ne
     };
     memcpy(sb->uuid, spec->uuid, UUID_SIZE);
     memcpy(sb->keyslots, spec->keyslots, sizeof sb->keyslots);
-    sb->dir_capacity = (uint32_t)round_up(2 * 2 * slots * LONGEST_RECORD, DIRECTORY_GRAIN);
+    sb->dir_capacity = layout_directory_capacity(slots);
     sb->dir_off[0] = FIRST_DIRECTORY;
     sb->dir_off[1] = FIRST_DIRECTORY + sb->dir_capacity;
     off = sb->dir_off[1] + sb->dir_capacity;
     for (size_t i = 0; i < spec->n_classes; i++)
-        off = place_class(&sb->segments[i], &spec->classes[i], off);
+        off = layout_place_class(&sb->segments[i], &spec->classes[i], off);
     if (need)
         *need = off;
     sb->image_size = spec->image_size ? spec->image_size / BLOCK_SIZE * BLOCK_SIZE : off;
     return sb->image_size < off ? -ERANGE : 0;
 }
 
-/* Zeroes [off, off + len): whatever lay there must not be taken for ours later. */
-static int
+int
 zero_range(struct dev *d, uint64_t off, uint64_t len)
 {
     enum { CHUNK = 1024 * 1024 };

@@ -172,6 +172,7 @@ judge_other(struct dev *d, const struct copy *best, const struct copy *other,
             return report(-EUCLEAN, "%s: damaged: the two superblocks contradict each other",
                           d->name);
         out->other_stale = true;
+        out->other = other_key ? out->sb : other->sb;
     }
     return 0;
 }

@@ -27,9 +27,7 @@ write_both(struct store *s, const struct superblock *sb, struct sealer *sealer)
     return 0;
 }
 
-/* Two settled directories that demand the new superblock: spoiling one must not let an old one
- * back. */
-static int
+int
 demand_superblock(struct store *s)
 {
     int r = 0;

@@ -35,10 +35,12 @@ directory_find_id(const struct directory *dir, uint64_t id)
 /* An update of the superblocks was interrupted between the copies: finish it, so that the older
  * copy (and a key slot that was removed from it) does not stay.  Likewise a repair. */
 static int
-finish_superblocks(struct store *s)
+finish_superblocks(struct store *s, const struct superblock *stale)
 {
-    int r = superblock_write(s->dev, 1 - s->sb_best, &s->sb, s->sealer);
+    int r = stale ? wipe_directories(s, stale) : 0;
 
+    if (r == 0)
+        r = superblock_write(s->dev, 1 - s->sb_best, &s->sb, s->sealer);
     return r < 0 ? r : commit_flush(s);
 }
 
@@ -58,12 +60,12 @@ forget_previous(struct directory *dir)
 
 /* What recovery writes: first the superblock, then a settled directory over the torn one. */
 static int
-write_recovery(struct store *s, bool superblock_stale)
+write_recovery(struct store *s, const struct superblocks *sbs, bool repair)
 {
     int r = commit_anchor(s); /* before the directory that it may be at is overwritten */
 
-    if (r == 0 && superblock_stale)
-        r = finish_superblocks(s);
+    if (r == 0 && (sbs->other_stale || (repair && sbs->other_bad)))
+        r = finish_superblocks(s, sbs->other_stale ? &sbs->other : NULL);
     if (s->dir.resealing) {
         forget_previous(&s->dir);
         if (r == 0)
@@ -95,18 +97,16 @@ check_anchor(const struct store *s, const struct directory_claim *beside, bool a
 }
 
 static int
-load(struct store *s, const struct store_options *opt, bool *superblock_stale)
+load(struct store *s, const struct store_options *opt, struct superblocks *sbs)
 {
-    struct superblocks sbs;
     struct recovery rec;
-    int r = recover_superblocks(s->dev, opt->unlock, opt->unlock_arg, &sbs);
+    int r = recover_superblocks(s->dev, opt->unlock, opt->unlock_arg, sbs);
 
     if (r < 0)
         return r;
-    s->sb = sbs.sb;
-    s->sb_best = sbs.best;
-    s->sealer = sbs.sealer;
-    *superblock_stale = sbs.other_stale || (opt->repair && sbs.other_bad);
+    s->sb = sbs->sb;
+    s->sb_best = sbs->best;
+    s->sealer = sbs->sealer;
     if (s->sb.ro_compat != 0 && !opt->read_only)
         return report(-EPROTONOSUPPORT,
                       "%s: has a feature that this version can only read; "
@@ -153,7 +153,7 @@ int
 store_open(struct store **out, struct dev *d, const struct store_options *opt)
 {
     AUTO(free_store) struct store *s = calloc(1, sizeof(*s));
-    bool stale = false;
+    struct superblocks sbs;
     int r;
 
     if (!s)
@@ -172,11 +172,11 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
     if (r == 0)
         r = dev_medium(d, true);
     if (r == 0)
-        r = load(s, opt, &stale);
+        r = load(s, opt, &sbs);
     if (r == 0)
         r = dev_medium(d, false);
     if (r == 0 && !opt->read_only)
-        r = write_recovery(s, stale);
+        r = write_recovery(s, &sbs, opt->repair);
     if (r < 0)
         return r;
     *out = steal(&s);

@@ -106,8 +106,9 @@ struct store_info {
     const char *read_only_why; /* static text, NULL when writable */
 };
 void store_get_info(struct store *s, struct store_info *info);
-const struct superblock *store_superblock(const struct store *s); /* constant while the store is
-                                                                     open, but for key slots */
+const struct superblock *
+store_superblock(const struct store *s); /* constant but for store_set_keyslots(), store_reseal()
+                                            and store_grow() */
 void store_get_root(struct store *s, struct file_attr *root);
 
 /* Committed entries, all kinds, in directory order.  Copies: n of them, free() the array. */
@@ -199,5 +200,17 @@ int store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_
  * Takes over @sealer, whatever it returns. */
 int store_reseal(struct store *s, struct sealer *sealer,
                  uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE], uint8_t key_size);
+
+/* ---- growing (core/grow.c)
+ * -----------------------------------------------------------------------
+ */
+
+/* What @sb becomes with @n classes of slots more: behind all that is there, which stays in its
+ * place, but for directories that are too small.  -EINVAL for impossible classes, -ENOSPC when the
+ * superblock has no room for more. */
+int store_layout_grown(struct superblock *sb, const struct slot_class *classes, size_t n);
+/* Makes the image so, in one step that a power cut leaves undone or done.  -ERANGE (reported) when
+ * the device is not that large.  Not while anybody else uses the store: its geometry changes. */
+int store_grow(struct store *s, const struct slot_class *classes, size_t n);
 
 #endif

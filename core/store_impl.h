@@ -7,7 +7,8 @@
 #include <pthread.h>
 
 struct store {
-    pthread_mutex_t lock; /* guards all below but sb's geometry and uuid, which never change */
+    pthread_mutex_t lock; /* guards all below but sb's geometry and uuid, which only
+                             store_grow() changes */
     struct dev *dev;
     struct anchor *anchor; /* NULL: none */
     struct sealer *sealer;
@@ -53,6 +54,17 @@ int bank_load(struct dev *d, struct sealer *sealer, const struct superblock *sb,
 int bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct content *c,
                const void *data, size_t len);
 
+/* ---- layout.c: places in an image ---------------------------------------------------------------
+ */
+
+bool slot_class_ok(const struct slot_class *c);
+/* What the directories of an image with so many slots need. */
+uint32_t layout_directory_capacity(uint64_t slots);
+/* Places one class as a segment at @off; returns where the next may start. */
+uint64_t layout_place_class(struct segment *g, const struct slot_class *class, uint64_t off);
+/* Zeroes [off, off + len): whatever lay there must not be taken for ours later. */
+int zero_range(struct dev *d, uint64_t off, uint64_t len);
+
 /* ---- commit.c
  * ------------------------------------------------------------------------------------ */
 
@@ -88,8 +100,9 @@ int recover_directory(struct dev *d, struct sealer *sealer, const struct superbl
 struct superblocks {
     struct superblock sb;
     unsigned best;
-    bool other_stale; /* the other copy is valid and older */
-    bool other_bad;   /* the other copy is unreadable */
+    bool other_stale;        /* the other copy is valid and older: */
+    struct superblock other; /* this, if it is of the same key */
+    bool other_bad;          /* the other copy is unreadable */
     struct sealer *sealer;
 };
 int recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct superblocks *out);
@@ -100,6 +113,16 @@ int recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struc
 /* Zeroes every bank that holds no current content, and flushes.  A failed write makes the store
  * read-only. */
 int wipe_unused_banks(struct store *s);
+/* Two settled directories that demand the superblock of now: spoiling one must not let an old one
+ * back. */
+int demand_superblock(struct store *s);
+
+/* ---- grow.c -------------------------------------------------------------------------------------
+ */
+
+/* Zeroes the directories of the superblock @old, and flushes, where those of now lie elsewhere.  A
+ * failed write makes the store read-only. */
+int wipe_directories(struct store *s, const struct superblock *old);
 
 /* Lookups in a directory; -1 when absent. */
 int directory_find(const struct directory *dir, const char *name);
