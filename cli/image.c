@@ -126,26 +126,37 @@ image_unlock_if_given(void *arg, const struct superblock *sb, struct sealer **ou
     return keys_unlock(arg, sb, out);
 }
 
+/* What a look is to do. */
+struct look_order {
+    struct key_options *key;
+    const char *anchor;
+    image_visit *visit; /* NULL: nothing more */
+    void *arg;
+};
+
 static int
-look_through_store(struct look *l, struct dev *d, struct key_options *key, const char *anchor)
+look_through_store(struct look *l, struct dev **d, const struct look_order *order)
 {
     AUTO(anchor_closep) struct anchor *a = NULL;
     struct store_options opt = {
-        .read_only = true, .unlock = image_unlock_if_given, .unlock_arg = key};
+        .read_only = true, .unlock = image_unlock_if_given, .unlock_arg = order->key};
     struct store *s;
-    int r = anchor ? anchor_file_open(&a, anchor, true, false) : 0;
+    int r = order->anchor ? anchor_file_open(&a, order->anchor, true, false) : 0;
 
     opt.anchor = a;
     if (r == 0)
-        r = store_open(&s, d, &opt);
+        r = store_open(&s, *d, &opt);
     if (r < 0)
         return r;
+    *d = NULL; /* is the store's */
     if (a)
         l->anchor = *anchor_get(a);
     store_get_info(s, &l->info);
     l->sb = *store_superblock(s);
     r = store_list(s, &l->entries, &l->n_entries);
-    store_close(s); /* and the device */
+    if (r == 0 && order->visit)
+        r = order->visit(order->arg, s);
+    store_close(s);
     return r;
 }
 
@@ -252,26 +263,23 @@ look_without_key(struct look *l, struct dev *d)
 }
 
 static int
-look_once(struct look *l, const char *path, struct key_options *key, const char *anchor)
+look_once(struct look *l, const char *path, const struct look_order *order)
 {
-    struct dev *d;
+    AUTO(dev_closep) struct dev *d = NULL;
     int r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
 
     *l = (struct look){0};
     if (r < 0)
         return r;
-    r = look_through_store(l, d, key, anchor);
-    if (r == 0)
-        return 0;
-    if (r == -ENOKEY)
-        r = look_without_key(l, d);
-    dev_close(d);
-    return r;
+    r = look_through_store(l, &d, order);
+    return r == -ENOKEY && d ? look_without_key(l, d) : r;
 }
 
 int
-image_look(struct look *l, const char *path, struct key_options *key, const char *anchor)
+image_look_into(struct look *l, const char *path, struct key_options *key, const char *anchor,
+                image_visit *visit, void *arg)
 {
+    const struct look_order order = {.key = key, .anchor = anchor, .visit = visit, .arg = arg};
     int r = key->given ? keys_read(key, false) : 0; /* asks, maybe: before the image is open */
 
     if (r < 0)
@@ -280,7 +288,7 @@ image_look(struct look *l, const char *path, struct key_options *key, const char
         bool again;
 
         image_hold_reports();
-        r = look_once(l, path, key, anchor);
+        r = look_once(l, path, &order);
         again = r == -EUCLEAN || r == -EBADMSG || (r == -ESTALE && anchor) ||
                 (r == 0 && l->info.recovered);
         if (!again || try == LOOK_TRIES)
@@ -293,10 +301,25 @@ image_look(struct look *l, const char *path, struct key_options *key, const char
     return r;
 }
 
+int
+image_look(struct look *l, const char *path, struct key_options *key, const char *anchor)
+{
+    return image_look_into(l, path, key, anchor, NULL, NULL);
+}
+
 void
 image_look_fini(struct look *l)
 {
     free(l->entries);
+}
+
+void
+content_fini(struct content_buffer *b)
+{
+    if (b->data)
+        explicit_bzero(b->data, b->len);
+    free(b->data);
+    *b = (struct content_buffer){0};
 }
 
 /* ---- text ---------------------------------------------------------------------------------------
@@ -336,4 +359,39 @@ json_add_text(struct json_object *o, const char *key, const char *value)
     AUTO_FREE char *clean = value ? utf8_clean(value) : NULL;
 
     json_object_object_add(o, key, clean ? json_object_new_string(clean) : NULL);
+}
+
+void
+json_add_number(struct json_object *o, const char *key, uint64_t value)
+{
+    json_object_object_add(o, key, json_object_new_uint64(value));
+}
+
+void
+json_add_bool(struct json_object *o, const char *key, bool value)
+{
+    json_object_object_add(o, key, json_object_new_boolean(value));
+}
+
+void
+json_print(struct json_object *o)
+{
+    puts(json_object_to_json_string_ext(o,
+                                        JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(o);
+}
+
+void
+print_escaped(const char *text)
+{
+    for (const unsigned char *p = (const unsigned char *)text; *p;) {
+        size_t n = utf8_length(p);
+
+        if (n == 0 || *p < 0x20 || *p == 0x7f || *p == '\\' || (*p == 0xc2 && p[1] < 0xa0)) {
+            printf("\\x%02x", *p++);
+            continue;
+        }
+        printf("%.*s", (int)n, p);
+        p += n;
+    }
 }

@@ -35,7 +35,20 @@ struct look {
 /* Opens the image at @path read-only, without its lock and without writing to it, and compares it
  * with the anchor in the file @anchor (NULL: none).  Findings have been reported. */
 int image_look(struct look *l, const char *path, struct key_options *key, const char *anchor);
+/* The same, and @visit may read from the open store before it is closed; without a key that is
+ * needed there is none, and it is not called.  It may be called again, when a commit came in
+ * between. */
+typedef int image_visit(void *arg, struct store *s);
+int image_look_into(struct look *l, const char *path, struct key_options *key, const char *anchor,
+                    image_visit *visit, void *arg);
 void image_look_fini(struct look *l);
+
+/* A file's content in memory, which may be secret: content_fini() wipes it. */
+struct content_buffer {
+    uint8_t *data;
+    size_t len;
+};
+void content_fini(struct content_buffer *b);
 
 /* As keys_unlock(), but silent about a key that is missing. */
 int image_unlock_if_given(void *key, const struct superblock *sb, struct sealer **out);
@@ -48,5 +61,11 @@ void uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE]);
 /* A string member; NULL becomes null, and what is no UTF-8 U+FFFD. */
 struct json_object;
 void json_add_text(struct json_object *o, const char *key, const char *value);
+void json_add_number(struct json_object *o, const char *key, uint64_t value);
+void json_add_bool(struct json_object *o, const char *key, bool value);
+void json_print(struct json_object *o); /* and frees it */
+
+/* Prints what others have named, a terminal's control characters as \xNN. */
+void print_escaped(const char *text);
 
 #endif

@@ -4,6 +4,7 @@
 #include "base/scope.h"
 #include "base/utf8.h"
 #include "cli/cli.h"
+#include "cli/explain.h"
 #include "cli/image.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -14,11 +15,17 @@
 
 enum { TIME_TEXT = 32, BAR = 20 };
 
+/* NV memory of the TPM 2.0 whose permanent state an entry is; .size 0: it is none. */
+struct nv_view {
+    uint64_t size, left;
+};
+
 /* What a slot is for, now. */
 struct slot_view {
     const struct entry *file;     /* whose it is */
     const struct entry *reserved; /* for whose growth it is kept */
     const struct entry *previous; /* whose content from before lies here */
+    struct nv_view nv;            /* of .file */
 };
 
 static const char *
@@ -41,9 +48,65 @@ cipher_text(char buf[64], const struct store_info *info)
         snprintf(buf, 64, "AES-%u-CBC, HMAC-SHA-256", info->key_size * 8U);
 }
 
+/* Fills in one view per entry, as far as contents can be read. */
+struct nv_views {
+    struct nv_view *views;
+    size_t n;
+};
+
+static void
+nv_views_fini(struct nv_views *v)
+{
+    free(v->views);
+}
+
+static bool
+is_permanent_state(const struct entry *e)
+{
+    const char *dot = strrchr(e->name, '.');
+
+    return e->kind == ENTRY_FILE && e->current.length > 0 && dot && strcmp(dot, ".permall") == 0;
+}
+
+static int
+view_nv(struct store *s, const struct entry *e, struct nv_view *view)
+{
+    AUTO(content_fini)
+    struct content_buffer b = {.data = malloc(e->current.length), .len = e->current.length};
+    AUTO(explain_fini) struct explained x = {0};
+    int r = b.data ? store_read(s, &e->current, b.data) : -ENOMEM;
+
+    if (r < 0)
+        return r;
+    r = explain(&x, b.data, b.len, e->name); /* whatever it may say: the image is none the worse */
+    if (r == 0 && x.kind == KIND_TPM2_PERMANENT)
+        *view = (struct nv_view){.size = x.permall.nv_size, .left = explain_nv_left(&x.permall)};
+    return r == -ENOMEM ? r : 0;
+}
+
+static int
+view_states(void *arg, struct store *s)
+{
+    AUTO_FREE struct entry *entries = NULL;
+    struct nv_views *v = arg;
+    int r = store_list(s, &entries, &v->n);
+
+    if (r < 0)
+        return r;
+    free(v->views); /* of the look before */
+    v->views = calloc(v->n + 1, sizeof *v->views);
+    if (!v->views)
+        return -ENOMEM;
+    for (size_t i = 0; r == 0 && i < v->n; i++) {
+        if (is_permanent_state(&entries[i]))
+            r = view_nv(s, &entries[i], &v->views[i]);
+    }
+    return r;
+}
+
 /* One view per slot; NULL when memory is short. */
 static struct slot_view *
-view_slots(const struct look *l)
+view_slots(const struct look *l, const struct nv_views *nv)
 {
     struct slot_view *view = calloc(l->info.slots_total + 1, sizeof *view);
 
@@ -52,6 +115,8 @@ view_slots(const struct look *l)
 
         if (e->slot < l->info.slots_total)
             view[e->slot].file = e;
+        if (e->slot < l->info.slots_total && i < nv->n)
+            view[e->slot].nv = nv->views[i];
         if (e->reserve_slot < l->info.slots_total)
             view[e->reserve_slot].reserved = e;
         if (e->previous.generation && e->previous.slot < l->info.slots_total)
@@ -105,22 +170,6 @@ print_head(const char *path, const struct look *l, const char *anchor)
            info->slots_total, size_text(b, info->bytes_total));
 }
 
-/* A name may hold any byte but '/': keep what is no text off the terminal. */
-static void
-print_name(const char *name)
-{
-    for (const unsigned char *p = (const unsigned char *)name; *p;) {
-        size_t n = utf8_length(p);
-
-        if (n == 0 || *p < 0x20 || *p == 0x7f || *p == '\\' || (*p == 0xc2 && p[1] < 0xa0)) {
-            printf("\\x%02x", *p++);
-            continue;
-        }
-        printf("%.*s", (int)n, p);
-        p += n;
-    }
-}
-
 static void
 print_bar(uint64_t used, uint64_t capacity)
 {
@@ -143,7 +192,7 @@ print_before(const struct slot_view *v)
         printf("from before its last change");
     } else {
         printf("of ");
-        print_name(e->name);
+        print_escaped(e->name);
         printf(e->kind == ENTRY_TOMBSTONE ? ", deleted" : " from before its last change");
     }
 }
@@ -151,15 +200,19 @@ print_before(const struct slot_view *v)
 static void
 print_slot(const struct slot_view *v, uint32_t capacity)
 {
-    char text[SIZE_TEXT];
+    char text[SIZE_TEXT], left[SIZE_TEXT];
 
     if (v->file) {
         print_bar(v->file->current.length, capacity);
-        print_name(v->file->name);
-        printf(", %s", size_text(text, v->file->current.length));
+        print_escaped(v->file->name);
+        printf(", %s, %s left", size_text(text, v->file->current.length),
+               size_text(left, capacity - v->file->current.length));
+        if (v->nv.size)
+            printf("; NV space %" PRIu64 " of %" PRIu64 " B used, %" PRIu64 " B left",
+                   v->nv.size - v->nv.left, v->nv.size, v->nv.left);
     } else if (v->reserved) {
         printf("%-*s", BAR + 8, "reserved");
-        print_name(v->reserved->name);
+        print_escaped(v->reserved->name);
         printf(", %s", size_text(text, v->reserved->reserved));
     } else {
         printf(v->previous ? "%-*s" : "%.*s", v->previous ? BAR + 8 : 4, "free");
@@ -211,16 +264,15 @@ print_map(const struct look *l, const struct slot_view *view)
 /* ---- for programs
  * -------------------------------------------------------------------------------- */
 
-static void
-add_number(struct json_object *o, const char *key, uint64_t value)
+static struct json_object *
+json_nv(const struct nv_view *nv)
 {
-    json_object_object_add(o, key, json_object_new_uint64(value));
-}
+    struct json_object *o = json_object_new_object();
 
-static void
-add_bool(struct json_object *o, const char *key, bool value)
-{
-    json_object_object_add(o, key, json_object_new_boolean(value));
+    json_add_number(o, "size", nv->size);
+    json_add_number(o, "used", nv->size - nv->left);
+    json_add_number(o, "left", nv->left);
+    return o;
 }
 
 static struct json_object *
@@ -228,25 +280,29 @@ json_slot(const struct look *l, const struct slot_view *v, uint32_t i)
 {
     struct json_object *o = json_object_new_object();
 
-    add_number(o, "slot", i);
-    add_number(o, "capacity", superblock_slot_capacity(&l->sb, i));
+    json_add_number(o, "slot", i);
+    json_add_number(o, "capacity", superblock_slot_capacity(&l->sb, i));
     json_add_text(o, "state", v->file ? "file" : v->reserved ? "reserved" : "free");
     if (v->file) {
         json_add_text(o, "name", v->file->name);
-        add_number(o, "length", v->file->current.length);
-        add_number(o, "generation", v->file->current.generation);
-        add_number(o, "bank", v->file->current.bank);
+        json_add_number(o, "length", v->file->current.length);
+        json_add_number(o, "headroom",
+                        superblock_slot_capacity(&l->sb, i) - v->file->current.length);
+        json_add_number(o, "generation", v->file->current.generation);
+        json_add_number(o, "bank", v->file->current.bank);
+        if (v->nv.size)
+            json_object_object_add(o, "nv", json_nv(&v->nv));
     } else if (v->reserved) {
         json_add_text(o, "name", v->reserved->name);
-        add_number(o, "reserved", v->reserved->reserved);
+        json_add_number(o, "reserved", v->reserved->reserved);
     }
     if (v->previous) {
         struct json_object *p = json_object_new_object();
 
         json_add_text(p, "name", v->previous->name);
-        add_number(p, "length", v->previous->previous.length);
-        add_number(p, "generation", v->previous->previous.generation);
-        add_bool(p, "deleted", v->previous->kind == ENTRY_TOMBSTONE);
+        json_add_number(p, "length", v->previous->previous.length);
+        json_add_number(p, "generation", v->previous->previous.generation);
+        json_add_bool(p, "deleted", v->previous->kind == ENTRY_TOMBSTONE);
         json_object_object_add(o, "previous", p);
     }
     return o;
@@ -261,46 +317,45 @@ print_json(const char *path, const struct look *l, const struct slot_view *view)
 
     uuid_text(uuid, info->uuid);
     json_add_text(o, "image", path);
-    add_number(o, "format_version", FORMAT_VERSION);
+    json_add_number(o, "format_version", FORMAT_VERSION);
     json_add_text(o, "uuid", uuid);
-    add_number(o, "size", info->image_size);
-    add_bool(o, "sealed", info->seal_mode != SEAL_NONE);
-    add_bool(o, "authenticated", info->seal_mode != SEAL_NONE && !l->key_missing);
-    add_number(o, "key_bits", info->key_size * 8U);
-    add_number(o, "generation", info->generation);
-    add_bool(o, "clean", info->clean);
+    json_add_number(o, "size", info->image_size);
+    json_add_bool(o, "sealed", info->seal_mode != SEAL_NONE);
+    json_add_bool(o, "authenticated", info->seal_mode != SEAL_NONE && !l->key_missing);
+    json_add_number(o, "key_bits", info->key_size * 8U);
+    json_add_number(o, "generation", info->generation);
+    json_add_bool(o, "clean", info->clean);
     json_add_text(o, "last_commit", time_text(when, info->committed));
-    add_bool(o, "recovered", info->recovered);
-    add_number(o, "recoveries", info->recoveries);
-    add_bool(o, "held_tpm12", info->held_tpm12);
-    add_bool(o, "held_tpm20", info->held_tpm20);
+    json_add_bool(o, "recovered", info->recovered);
+    json_add_number(o, "recoveries", info->recoveries);
+    json_add_bool(o, "held_tpm12", info->held_tpm12);
+    json_add_bool(o, "held_tpm20", info->held_tpm20);
     json_object_object_add(o, "anchor_generation",
                            l->anchor.generation ? json_object_new_uint64(l->anchor.generation)
                                                 : NULL);
-    add_number(o, "files", info->files);
-    add_number(o, "slots_total", info->slots_total);
-    add_number(o, "slots_used", info->slots_used);
-    add_number(o, "bytes_total", info->bytes_total);
-    add_number(o, "bytes_used", info->bytes_used);
+    json_add_number(o, "files", info->files);
+    json_add_number(o, "slots_total", info->slots_total);
+    json_add_number(o, "slots_used", info->slots_used);
+    json_add_number(o, "bytes_total", info->bytes_total);
+    json_add_number(o, "bytes_used", info->bytes_used);
     for (uint32_t i = 0; i < info->slots_total; i++)
         json_object_array_add(slots, json_slot(l, &view[i], i));
     json_object_object_add(o, "slots", slots);
-    puts(json_object_to_json_string_ext(o,
-                                        JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE));
-    json_object_put(o);
+    json_print(o);
 }
 
 int
 cmd_info(struct options *o)
 {
     AUTO(image_look_fini) struct look l = {0};
+    AUTO(nv_views_fini) struct nv_views nv = {0};
     AUTO_FREE struct slot_view *view = NULL;
     const char *path = o->args[0];
-    int r = image_look(&l, path, &o->key, o->anchor);
+    int r = image_look_into(&l, path, &o->key, o->anchor, view_states, &nv);
 
     if (r < 0)
         return image_advise(path, r);
-    view = view_slots(&l);
+    view = view_slots(&l, &nv);
     if (!view)
         return finding_exit_code(report(-ENOMEM, "out of memory"));
     if (o->json) {

@@ -32,6 +32,8 @@ as_fsck(int code)
 static const struct command commands[] = {
     {"format", FOR_FORMAT, 1, 1, "IMAGE", "Make an image", cmd_format, NULL},
     {"info", FOR_INFO, 1, 1, "IMAGE", "Show what an image holds, and where", cmd_info, NULL},
+    {"show", FOR_SHOW, 2, 2, "IMAGE|DIRECTORY NAME",
+     "Explain a stored blob: a TPM's state, UEFI variables", cmd_show, NULL},
     {"check", FOR_CHECK, 1, 1, "IMAGE", "Verify every byte of an image that a checksum covers",
      cmd_check, NULL},
     {"grow", FOR_GROW, 1, 1, "IMAGE", "Add slots to an image", cmd_grow, NULL},

@@ -26,6 +26,7 @@ enum option_where {
     FOR_GROW = 1 << 8,
     FOR_EXPORT = 1 << 9,
     FOR_IMPORT = 1 << 10,
+    FOR_SHOW = 1 << 11,
     FOR_MOUNT_HELPER = 1 << 16, /* what mount(8) hands to mount.vnvram */
     FOR_FSCK_HELPER = 1 << 17,  /* what fsck(8) hands to fsck.vnvram */
 };

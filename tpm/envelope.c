@@ -147,3 +147,59 @@ envelope_decode_migration(const uint8_t *buf, size_t len, const char *name, cons
     *blob_len = len - OFF_INNER_END;
     return 0;
 }
+
+/* ---- to look at --------------------------------------------------------------------------------
+ */
+
+int
+envelope_read(struct envelope *e, const uint8_t *buf, size_t len)
+{
+    struct envelope found = {0};
+    size_t off = ENVELOPE_HEADER;
+
+    if (len < ENVELOPE_HEADER || load_be16(buf + OFF_HEADER_SIZE) != ENVELOPE_HEADER ||
+        load_be32(buf + OFF_TOTAL) != len)
+        return -EUCLEAN;
+    found.version = buf[OFF_VERSION];
+    found.min_version = buf[OFF_MIN_VERSION];
+    found.flags = load_be16(buf + OFF_FLAGS);
+    while (off < len) {
+        struct envelope_record *rec = &found.records[found.n_records];
+
+        if (found.n_records == ENVELOPE_RECORDS || len - off < ENVELOPE_RECORD_HEAD)
+            return -EUCLEAN;
+        rec->tag = load_be16(buf + off);
+        rec->len = load_be32(buf + off + 2);
+        if (rec->len > len - off - ENVELOPE_RECORD_HEAD)
+            return -EUCLEAN;
+        off += ENVELOPE_RECORD_HEAD + rec->len;
+        found.n_records++;
+    }
+    *e = found;
+    return 0;
+}
+
+const char *
+envelope_flag_name(unsigned bit)
+{
+    static const char *const names[] = {"encrypted", "encrypted for migration", "migration data",
+                                        "256-bit key", "256-bit migration key"};
+
+    return bit < sizeof names / sizeof *names ? names[bit] : NULL;
+}
+
+const char *
+envelope_tag_name(uint16_t tag)
+{
+    static const char *const names[ENVELOPE_TAGS] = {
+        [ENVELOPE_TAG_DATA] = "data",
+        [ENVELOPE_TAG_ENCRYPTED] = "encrypted data",
+        [ENVELOPE_TAG_HMAC] = "HMAC",
+        [ENVELOPE_TAG_MIGRATION_DATA] = "migration data",
+        [ENVELOPE_TAG_MIGRATION_ENCRYPTED] = "encrypted migration data",
+        [ENVELOPE_TAG_IV] = "IV",
+        [ENVELOPE_TAG_MIGRATION_IV] = "migration IV",
+    };
+
+    return tag < ENVELOPE_TAGS ? names[tag] : NULL;
+}

@@ -55,4 +55,28 @@ void envelope_encode_migration(uint8_t out[ENVELOPE_MIGRATION_SIZE], uint32_t le
 int envelope_decode_migration(const uint8_t *buf, size_t len, const char *name,
                               const uint8_t **blob, size_t *blob_len);
 
+/* ---- to look at --------------------------------------------------------------------------------
+ */
+
+enum { ENVELOPE_RECORDS = 8 };
+
+struct envelope_record {
+    uint16_t tag;
+    uint32_t len;
+};
+
+struct envelope {
+    uint8_t version, min_version;
+    uint16_t flags;
+    struct envelope_record records[ENVELOPE_RECORDS]; /* the outer ones */
+    unsigned n_records;
+};
+
+/* Reads header and records of any form, encrypted or not: 0, or -EUCLEAN (not reported) when @buf
+ * does not start with such a header, or its records do not fill it. */
+int envelope_read(struct envelope *e, const uint8_t *buf, size_t len);
+/* "encrypted", "migration data", ...; NULL for a bit that has no meaning. */
+const char *envelope_flag_name(unsigned bit);
+const char *envelope_tag_name(uint16_t tag);
+
 #endif
