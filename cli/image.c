@@ -313,15 +313,6 @@ image_look_fini(struct look *l)
     free(l->entries);
 }
 
-void
-content_fini(struct content_buffer *b)
-{
-    if (b->data)
-        explicit_bzero(b->data, b->len);
-    free(b->data);
-    *b = (struct content_buffer){0};
-}
-
 /* ---- text ---------------------------------------------------------------------------------------
  */
 

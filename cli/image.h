@@ -43,13 +43,6 @@ int image_look_into(struct look *l, const char *path, struct key_options *key, c
                     image_visit *visit, void *arg);
 void image_look_fini(struct look *l);
 
-/* A file's content in memory, which may be secret: content_fini() wipes it. */
-struct content_buffer {
-    uint8_t *data;
-    size_t len;
-};
-void content_fini(struct content_buffer *b);
-
 /* As keys_unlock(), but silent about a key that is missing. */
 int image_unlock_if_given(void *key, const struct superblock *sb, struct sealer **out);
 

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/explain.h"
 #include "cli/image.h"
+#include "crypt/vault.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -71,14 +72,16 @@ is_permanent_state(const struct entry *e)
 static int
 view_nv(struct store *s, const struct entry *e, struct nv_view *view)
 {
-    AUTO(content_fini)
-    struct content_buffer b = {.data = malloc(e->current.length), .len = e->current.length};
+    AUTO(vault_freep) struct vault *v = NULL;
     AUTO(explain_fini) struct explained x = {0};
-    int r = b.data ? store_read(s, &e->current, b.data) : -ENOMEM;
+    int r = vault_new(&v, e->current.length, false);
 
+    if (r == 0)
+        r = store_read(s, &e->current, v->bytes);
     if (r < 0)
         return r;
-    r = explain(&x, b.data, b.len, e->name); /* whatever it may say: the image is none the worse */
+    r = explain(&x, v->bytes, v->len,
+                e->name); /* whatever it may say: the image is none the worse */
     if (r == 0 && x.kind == KIND_TPM2_PERMANENT)
         *view = (struct nv_view){.size = x.permall.nv_size, .left = explain_nv_left(&x.permall)};
     return r == -ENOMEM ? r : 0;

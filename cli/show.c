@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/explain.h"
 #include "cli/image.h"
+#include "cli/parcel.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -16,12 +17,10 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
-enum { READ_MAX = 64 * 1024 * 1024 };
-
 /* The file that is looked at. */
 struct subject {
     const char *name;
-    struct content_buffer content;
+    struct vault *content;
     bool stored; /* the three below are known */
     uint64_t generation, slot, capacity;
 };
@@ -29,7 +28,7 @@ struct subject {
 static void
 subject_fini(struct subject *s)
 {
-    content_fini(&s->content);
+    vault_free(s->content);
 }
 
 /* ---- from an image -----------------------------------------------------------------------------
@@ -46,16 +45,16 @@ read_entry(void *arg, struct store *store)
         r = -ENOENT;
     if (r < 0)
         return r;
-    content_fini(&s->content); /* of the look before */
-    s->content.data = malloc(e.current.length + 1);
-    if (!s->content.data)
-        return -ENOMEM;
-    s->content.len = e.current.length;
+    vault_freep(&s->content); /* of the look before */
+    s->content = NULL;
+    r = vault_new(&s->content, e.current.length, false);
+    if (r < 0)
+        return r;
     s->stored = true;
     s->generation = e.current.generation;
     s->slot = e.slot;
     s->capacity = store_slot_capacity(store, e.slot);
-    return s->content.len ? store_read(store, &e.current, s->content.data) : 0;
+    return s->content->len ? store_read(store, &e.current, s->content->bytes) : 0;
 }
 
 static int
@@ -87,24 +86,6 @@ read_number(int fd, const char *attribute)
 }
 
 static int
-read_all(int fd, struct content_buffer *b, size_t size)
-{
-    b->data = malloc(size + 1);
-    if (!b->data)
-        return -ENOMEM;
-    while (b->len < size) {
-        ssize_t n = read(fd, b->data + b->len, size - b->len);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        if (n == 0)
-            break;
-        b->len += n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
-static int
 read_from_directory(struct subject *s, const char *dir)
 {
     AUTO_FD int at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -119,11 +100,11 @@ read_from_directory(struct subject *s, const char *dir)
     fd = openat(at, s->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
         return report(-errno, "%s/%s: cannot open: %s", dir, s->name, errno_text(-errno));
-    if (!S_ISREG(st.st_mode) || st.st_size > READ_MAX)
-        return report(-EINVAL, "%s/%s: is no file of a size that could be shown", dir, s->name);
-    r = read_all(fd, &s->content, (size_t)st.st_size);
+    if (!S_ISREG(st.st_mode))
+        return report(-EINVAL, "%s/%s: is not a regular file", dir, s->name);
+    r = parcel_read(fd, s->name, &s->content);
     if (r < 0)
-        return report(r, "%s/%s: cannot read: %s", dir, s->name, errno_text(r));
+        return r;
     s->generation = read_number(fd, "user.vnvram.generation");
     s->slot = read_number(fd, "user.vnvram.slot");
     s->capacity = read_number(fd, "user.vnvram.capacity");
@@ -135,7 +116,7 @@ read_from_directory(struct subject *s, const char *dir)
 static uint64_t
 headroom(const struct subject *s)
 {
-    return s->capacity > s->content.len ? s->capacity - s->content.len : 0;
+    return s->capacity > s->content->len ? s->capacity - s->content->len : 0;
 }
 
 /* ---- showing -----------------------------------------------------------------------------------
@@ -151,11 +132,11 @@ show_text(const struct subject *s, const struct explained *x, int r)
            r == 0          ? ""
            : r == -EUCLEAN ? ", damaged"
                            : ", which cannot be read",
-           size_text(text, s->content.len));
+           size_text(text, s->content->len));
     if (s->stored)
         printf("  slot         %" PRIu64 ", of %s, of which %s are left; generation %" PRIu64 "\n",
                s->slot, size_text(text, s->capacity), size_text(left, headroom(s)), s->generation);
-    printf("  CRC-32       %08" PRIx32 "\n", crc32_of(s->content.data, s->content.len));
+    printf("  CRC-32       %08" PRIx32 "\n", crc32_of(s->content->bytes, s->content->len));
     explain_print(x);
 }
 
@@ -165,9 +146,9 @@ show_json(const struct subject *s, const struct explained *x, int r)
     struct json_object *o = json_object_new_object();
     char crc[16];
 
-    snprintf(crc, sizeof crc, "%08" PRIx32, crc32_of(s->content.data, s->content.len));
+    snprintf(crc, sizeof crc, "%08" PRIx32, crc32_of(s->content->bytes, s->content->len));
     json_add_text(o, "name", s->name);
-    json_add_number(o, "length", s->content.len);
+    json_add_number(o, "length", s->content->len);
     json_add_text(o, "crc32", crc);
     if (s->stored) {
         json_add_number(o, "slot", s->slot);
@@ -194,7 +175,7 @@ cmd_show(struct options *o)
         r = read_from_image(&s, o->args[0], o);
     if (r < 0)
         return finding_exit_code(r);
-    r = explain(&x, s.content.data, s.content.len, s.name);
+    r = explain(&x, s.content->bytes, s.content->len, s.name);
     if (r == -ENOMEM)
         return finding_exit_code(r);
     if (o->json)
