@@ -189,10 +189,11 @@ check_exit 1 "no such file in an image" "$VNVRAM" show x.img tpm2-00.permall
 matches "which it says" "$ERR" 'holds no file "tpm2-00\.permall"$'
 check_exit 8 "a key for an image that is not sealed" "$VNVRAM" show -o key=00112233445566778899aabbccddeeff x.img x
 "$VNVRAM" import x.img a/tpm2-00.permall || exit 99
+"$VNVRAM" show --json a tpm2-00.permall >last.json
 check "a state in an image" "$VNVRAM" show --json x.img tpm2-00.permall
 cp "$OUT" image.json
 check "is told as in the directory" python3 -c '
 import json
-a, b = json.load(open("a.json")), json.load(open("image.json"))
+a, b = json.load(open("last.json")), json.load(open("image.json"))
 assert {k: b[k] for k in a} == a and b["headroom"] == b["capacity"] - b["length"]'
 finish
