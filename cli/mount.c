@@ -203,6 +203,7 @@ make_fs(struct mount *m)
         .uid = m->o->uid,
         .gid = m->o->gid,
         .umask = m->o->umask,
+        .tpm_pid = m->tpm_pid,
         .status = put_status,
         .status_arg = m,
     };

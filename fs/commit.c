@@ -248,6 +248,21 @@ node_fsync(struct nodes *ns, struct handle *h)
 }
 
 int
+node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off)
+{
+    bool whole;
+    int r;
+
+    pthread_mutex_lock(&ns->lock);
+    whole = off == 0 && n > 0 && n == h->node->size;
+    pthread_mutex_unlock(&ns->lock);
+    if (!whole)
+        return -EOPNOTSUPP;
+    r = node_write(ns, h, buf, n, off, false);
+    return r < 0 ? r : node_fsync(ns, h);
+}
+
+int
 node_release(struct nodes *ns, struct handle *h)
 {
     struct node *n = h->node;

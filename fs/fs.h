@@ -22,6 +22,7 @@ struct fs_options {
     uid_t uid;
     gid_t gid;
     mode_t umask;
+    pid_t tpm_pid; /* whose handles go past the kernel's cache; 0: no TPM */
     /* Writes the members of .vnvram/status that the file system cannot know (pid, tpm_pid, image,
      * tpm...) after its own, each with a comma in front as json.h does it; called from FUSE
      * threads.  NULL: none. */

@@ -597,6 +597,26 @@ node_open(struct nodes *ns, uint64_t id, int flags, bool privileged, struct hand
     return n ? open_node(ns, n, flags, privileged, h) : -ESTALE;
 }
 
+struct caching
+node_caching(struct nodes *ns, struct handle *h, bool want_direct)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    struct node *n = h->node;
+
+    if (n->handles == h && !h->next)
+        n->direct = want_direct;
+    n->stale |= n->direct;
+    return (struct caching){.direct = n->direct, .keep = !n->stale};
+}
+
+bool
+node_is_synchronous(struct nodes *ns, const struct handle *h)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+
+    return h->node->direct && (h->flags & O_DSYNC);
+}
+
 /* A new, empty file that the store does not know yet. */
 static int
 new_node(struct nodes *ns, const char *name, const struct file_attr *who, struct node **out)

@@ -109,6 +109,16 @@ int node_change(struct nodes *ns, uint64_t id, struct handle *h, const struct at
                 struct node_stat *st);
 int node_open(struct nodes *ns, uint64_t id, int flags, bool privileged, struct handle **h);
 
+/* How the kernel is to treat a handle.  @want_direct: past its cache, if nobody has the file open
+ * otherwise; while one handle is direct, all are. */
+struct caching {
+    bool direct;
+    bool keep; /* what it has cached of the file is still true */
+};
+struct caching node_caching(struct nodes *ns, struct handle *h, bool want_direct);
+/* It is direct, and O_DSYNC: for node_overwrite(). */
+bool node_is_synchronous(struct nodes *ns, const struct handle *h);
+
 /* What a read gives: bytes that stay as they are until node_put_view(). */
 struct view {
     const uint8_t *data;
@@ -120,6 +130,10 @@ void node_put_view(struct view *v);
 /* @page: written through a mapping, so that no handle's flush speaks for it. */
 int node_write(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off,
                bool page);
+/* Replaces the whole content by one of the same size, and commits it.  -EOPNOTSUPP for any other
+ * range: it may be part of a write that the kernel has split, and half of one must not be
+ * committed. */
+int node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off);
 int node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, uint64_t len);
 int node_flush(struct nodes *ns, struct handle *h);
 int node_fsync(struct nodes *ns, struct handle *h);

@@ -47,6 +47,9 @@ struct node {
     bool changed;    /* the content is not what the store has */
     bool pages;      /* written through a mapping since the last commit */
     bool committing; /* a commit of this node is in flight */
+
+    bool direct; /* its handles go past the kernel's cache; decided when the first one is opened */
+    bool stale;  /* ... and did: what the kernel has cached is not true any more */
 };
 
 struct nodes {

@@ -425,12 +425,25 @@ op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newpar
 
 /* ---- open files ------------------------------------------------------------------------------ */
 
+/* The TPM writes a blob with each of many commands.  Past the cache, that takes one request instead
+ * of four (the file's attributes, what an extended one may say of privileges, write, fsync). */
+static struct caching
+caching_for(fuse_req_t req, struct handle *h)
+{
+    const struct fs *fs = fs_of(req);
+
+    return node_caching(fs->nodes, h, fs->opt.tpm_pid && fuse_req_ctx(req)->pid == fs->opt.tpm_pid);
+}
+
 /* A handle that only reads has nothing to say when it is closed. */
 static void
-fill_open(struct fuse_file_info *fi, struct handle *h)
+fill_open(fuse_req_t req, struct fuse_file_info *fi, struct handle *h)
 {
+    struct caching c = caching_for(req, h);
+
     fi->fh = (uintptr_t)h;
-    fi->keep_cache = 1;
+    fi->direct_io = c.direct;
+    fi->keep_cache = c.keep;
     fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC);
 }
 
@@ -454,7 +467,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     }
     fill_file(fs, &n, &st);
     fill_entry(&st, &e);
-    fill_open(fi, h);
+    fill_open(req, fi, h);
     if (fuse_reply_create(req, &e, fi) == -ENOENT) { /* interrupted: no release will come */
         node_release(fs->nodes, h);
         node_forget(fs->nodes, n.id, 1);
@@ -471,7 +484,7 @@ open_file(fuse_req_t req, struct fs *fs, uint64_t id, struct fuse_file_info *fi)
         reply_result(req, r);
         return;
     }
-    fill_open(fi, h);
+    fill_open(req, fi, h);
     if (fuse_reply_open(req, fi) == -ENOENT)
         node_release(fs->nodes, h);
 }
@@ -549,6 +562,17 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file
         read_file(req, fs, size, off, fi);
 }
 
+/* The kernel asks for an fsync after each write to an O_DSYNC handle, unless that is direct. */
+static int
+write_file(struct fs *fs, const char *buf, size_t size, off_t off, const struct fuse_file_info *fi)
+{
+    struct handle *h = handle_of(fi);
+
+    if (node_is_synchronous(fs->nodes, h))
+        return node_overwrite(fs->nodes, h, buf, size, (uint64_t)off);
+    return node_write(fs->nodes, h, buf, size, (uint64_t)off, fi->writepage);
+}
+
 static void
 op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
          struct fuse_file_info *fi)
@@ -560,9 +584,7 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
         devfile_write(fs->devfile, req, buf, size, fi);
         return;
     }
-    r = ino_is_virt(ino)
-            ? -EBADF
-            : node_write(fs->nodes, handle_of(fi), buf, size, (uint64_t)off, fi->writepage);
+    r = ino_is_virt(ino) ? -EBADF : write_file(fs, buf, size, off, fi);
     if (r < 0)
         reply_result(req, r);
     else

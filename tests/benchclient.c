@@ -308,12 +308,16 @@ data_channel(struct job *job, const char *path)
                              .msg_iovlen = 1,
                              .msg_control = &control,
                              .msg_controllen = sizeof control};
+    uint64_t until = now_ns() + 10000000000;
     int pair[2];
 
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     job->ctrl = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (job->ctrl < 0 || connect(job->ctrl, (struct sockaddr *)&address, sizeof address) < 0)
-        die(path);
+    if (job->ctrl < 0)
+        die("socket");
+    while (connect(job->ctrl, (struct sockaddr *)&address, sizeof address) < 0)
+        if (errno != ECONNREFUSED || now_ns() > until) /* bound, but not listening yet */
+            die(path);
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
         die("socketpair");
     memcpy(CMSG_DATA(&control.header), &pair[1], sizeof(int));

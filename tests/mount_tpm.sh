@@ -111,6 +111,24 @@ is "what was written is there" "$(nv_value)" original
 check "the persistent key is there" t readpublic -c $HANDLE -o "$TMP/public2"
 check "... and the same" cmp "$TMP/public" "$TMP/public2"
 check "the unmount was an orderly shutdown" clock_is_safe
+
+# ---- the TPM's own writes go past the kernel's cache -------------------------------------------------
+# cat fills that cache, and a reader that stays has the file open meanwhile.
+state_hash() {
+    sha256sum <"$M/tpm2-00.permall"
+}
+exec 7<"$M/tpm2-00.permall"
+before=$(state_hash)
+check "nvwrite of the same length" nv_write cachedxx
+after=$(state_hash)
+check "readers see the state that the TPM wrote" test "$before" != "$after"
+is "... and who had it open, too" "$(sha256sum <&7)" "$after"
+exec 7<&-
+is "... and it is the one in the image" "$("$VNVRAM" export "$IMG" tpm2-00.permall - | sha256sum)" "$after"
+flushes=$(status_of flushes)
+check "nvwrite again" nv_write cachedyy
+is "a store of the same length is one flush" "$(($(status_of flushes) - flushes))" 1
+check "nvwrite of what was there" nv_write original
 check "nvwrite before a kill" nv_write straight
 pids="$(status_of pid) $(status_of tpm_pid)"
 kill -9 "$(status_of pid)"

@@ -1647,6 +1647,67 @@ many_threads_lose_and_mix_nothing(void **state)
     assert_int_equal(slots_used(), 2);
 }
 
+/* ---- past the kernel's cache ------------------------------------------------------------------
+ */
+
+static void
+a_handle_is_direct_only_if_nobody_else_has_the_file_open(void **state)
+{
+    struct handle *first, *second;
+
+    (void)state;
+    make_file("a", "content");
+    first = open_file("a", O_RDWR);
+    assert_false(node_caching(ns, first, false).direct);
+    second = open_file("a", O_RDWR | O_DSYNC);
+    assert_false(node_caching(ns, second, true).direct);
+    assert_false(node_is_synchronous(ns, second));
+    assert_true(node_caching(ns, second, true).keep);
+    release(first);
+    release(second);
+
+    first = open_file("a", O_RDWR | O_DSYNC);
+    assert_true(node_caching(ns, first, true).direct);
+    assert_true(node_is_synchronous(ns, first));
+    second = open_file("a", O_RDONLY);
+    assert_true(node_caching(ns, second, false).direct);
+    assert_false(node_is_synchronous(ns, second));
+    release(first);
+    release(second);
+
+    /* what the kernel had cached before is not true any more */
+    first = open_file("a", O_RDONLY);
+    assert_false(node_caching(ns, first, false).direct);
+    assert_false(node_caching(ns, first, false).keep);
+    release(first);
+}
+
+static void
+an_overwrite_is_whole_and_stored(void **state)
+{
+    struct handle *h;
+    unsigned before;
+
+    (void)state;
+    make_file("a", "content");
+    h = open_file("a", O_RDWR | O_DSYNC);
+    assert_true(node_caching(ns, h, true).direct);
+    before = commits;
+    assert_int_equal(node_overwrite(ns, h, "another", 7, 0), 0);
+    assert_int_equal(commits, before + 1);
+    assert_stored("a", "another");
+    assert_reads(h, "another");
+
+    /* what may be a part of something is not taken at all */
+    assert_int_equal(node_overwrite(ns, h, "ano", 3, 0), -EOPNOTSUPP);
+    assert_int_equal(node_overwrite(ns, h, "content+", 8, 0), -EOPNOTSUPP);
+    assert_int_equal(node_overwrite(ns, h, "content", 7, 1), -EOPNOTSUPP);
+    assert_int_equal(node_overwrite(ns, h, "", 0, 0), -EOPNOTSUPP);
+    assert_reads(h, "another");
+    assert_int_equal(commits, before + 1);
+    finish(h);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int
@@ -1711,6 +1772,8 @@ main(void)
         CASE(content_that_is_replaced_while_it_is_loaded_stays_replaced),
         CASE(a_flush_waits_for_the_commit_that_carries_its_bytes),
         CASE(many_threads_lose_and_mix_nothing),
+        CASE(a_handle_is_direct_only_if_nobody_else_has_the_file_open),
+        CASE(an_overwrite_is_whole_and_stored),
     };
 
     alarm(120); /* a deadlock is a failure */

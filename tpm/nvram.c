@@ -29,6 +29,10 @@ struct nvram {
         char name[NAME_SIZE];
         char temp[NAME_SIZE];
         int fd; /* -1: there is none */
+        /* The same with O_DSYNC; -1: not opened yet.  On a vnvram mount it takes nothing but a
+         * write of the whole content, at the size that it has, which is one request, and commits.
+         */
+        int overwrite;
     } items[NVRAM_ITEMS];
 };
 
@@ -66,6 +70,14 @@ open_regular(int dir, const char *name, int *out)
 }
 
 static void
+close_item(struct item *it)
+{
+    scope_close(&it->fd);
+    scope_close(&it->overwrite);
+    it->fd = it->overwrite = -1;
+}
+
+static void
 nvram_closep(struct nvram **n)
 {
     nvram_close(*n);
@@ -86,7 +98,7 @@ nvram_open(struct nvram **out, int dir, const struct nvram_options *opt)
     for (int i = 0; i < NVRAM_ITEMS; i++) {
         snprintf(n->items[i].name, NAME_SIZE, "%s-00.%s", two ? "tpm2" : "tpm", item_names[i]);
         snprintf(n->items[i].temp, NAME_SIZE, "%s-00.%s", two ? "TMP2" : "TMP", item_names[i]);
-        n->items[i].fd = -1;
+        n->items[i].fd = n->items[i].overwrite = -1;
     }
     r = open_regular(dir, LOCK_NAME, &n->lock);
     for (int i = 0; i < NVRAM_ITEMS && (r == 0 || r == -ENOENT); i++)
@@ -103,7 +115,7 @@ nvram_close(struct nvram *n)
     if (!n)
         return;
     for (int i = 0; i < NVRAM_ITEMS; i++)
-        scope_close(&n->items[i].fd);
+        close_item(&n->items[i]);
     scope_close(&n->lock);
     free(n);
 }
@@ -157,21 +169,38 @@ check_may_be_absent(struct nvram *n, enum nvram_item item)
     return check_no_backup(n);
 }
 
-/* 0: the open file still has its name. */
+/* What the kernel knows, which is true: all changes go through it. */
 static int
-check_in_place(struct nvram *n, const struct item *it)
+look(int dir, const char *name, struct statx *st)
 {
-    struct stat open_st, named_st;
+    int flags = AT_STATX_DONT_SYNC | AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH);
 
-    if (fstat(it->fd, &open_st) < 0)
+    return statx(dir, name, flags, STATX_INO | STATX_SIZE, st);
+}
+
+static bool
+is_same(const struct statx *a, const struct statx *b)
+{
+    return a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor &&
+           a->stx_ino == b->stx_ino;
+}
+
+/* 0: the open file still has its name; @size: what it holds. */
+static int
+check_in_place(struct nvram *n, const struct item *it, uint64_t *size)
+{
+    struct statx opened, named;
+
+    if (look(it->fd, "", &opened) < 0)
         return report(-errno, "%s: %s", it->name, errno_text(errno));
-    if (fstatat(n->dir, it->name, &named_st, AT_SYMLINK_NOFOLLOW) < 0) {
+    if (look(n->dir, it->name, &named) < 0) {
         if (errno != ENOENT)
             return report(-errno, "%s: %s", it->name, errno_text(errno));
         return report(-ESTALE, "%s was removed while the TPM ran", it->name);
     }
-    if (open_st.st_dev != named_st.st_dev || open_st.st_ino != named_st.st_ino)
+    if (!is_same(&opened, &named))
         return report(-ESTALE, "%s was replaced while the TPM ran", it->name);
+    *size = opened.stx_size;
     return 0;
 }
 
@@ -214,6 +243,7 @@ nvram_load(struct nvram *n, enum nvram_item item, uint8_t **blob, size_t *len)
     AUTO_FREE uint8_t *buf = NULL;
     const uint8_t *data;
     size_t buf_len = 0, data_len;
+    uint64_t size;
     int r = 0;
 
     if (it->fd < 0)
@@ -223,7 +253,7 @@ nvram_load(struct nvram *n, enum nvram_item item, uint8_t **blob, size_t *len)
         return r < 0 ? r : -ENOENT;
     }
     if (r == 0)
-        r = check_in_place(n, it);
+        r = check_in_place(n, it, &size);
     if (r == 0)
         r = read_whole(it->fd, it->name, &buf, &buf_len);
     if (r == 0)
@@ -286,6 +316,26 @@ store_new(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
     return 0;
 }
 
+/* -EOPNOTSUPP, unreported: it does not go in one step. */
+static int
+store_at_once(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
+{
+    struct statx plain, other;
+    ssize_t put;
+
+    if (it->overwrite < 0)
+        it->overwrite = openat(n->dir, it->name, O_WRONLY | O_DSYNC | O_NOFOLLOW | O_CLOEXEC);
+    if (it->overwrite < 0 || look(it->fd, "", &plain) < 0 || look(it->overwrite, "", &other) < 0 ||
+        !is_same(&plain, &other))
+        return -EOPNOTSUPP;
+    do
+        put = pwrite(it->overwrite, buf, len, 0);
+    while (put < 0 && errno == EINTR);
+    if (put < 0 && errno != EOPNOTSUPP)
+        return report(-errno, "%s: cannot write: %s", it->name, errno_text(errno));
+    return put == (ssize_t)len ? 0 : -EOPNOTSUPP;
+}
+
 static int
 store_in_place(const struct item *it, const uint8_t *buf, size_t len, size_t old_len)
 {
@@ -336,8 +386,15 @@ store_over(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
 {
     AUTO_FD int fd = -1;
     struct stat old;
-    int r = check_in_place(n, it);
+    uint64_t size;
+    int r = check_in_place(n, it, &size);
 
+    if (r == 0 && size == len) {
+        r = store_at_once(n, it, buf, len);
+        if (r != -EOPNOTSUPP)
+            return r;
+        r = 0;
+    }
     if (r < 0)
         return r;
     if (fstat(it->fd, &old) < 0)
@@ -349,7 +406,7 @@ store_over(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
     r = store_by_rename(n, it, fd, buf, len);
     if (r < 0)
         return r;
-    scope_close(&it->fd);
+    close_item(it);
     it->fd = steal_fd(&fd);
     return 0;
 }
@@ -386,8 +443,7 @@ nvram_delete(struct nvram *n, enum nvram_item item)
 
     if (n->failure)
         return n->failure;
-    scope_close(&it->fd);
-    it->fd = -1;
+    close_item(it);
     if (unlinkat(n->dir, it->name, 0) == 0)
         return 1;
     if (errno == ENOENT)
