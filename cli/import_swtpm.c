@@ -67,7 +67,7 @@ add_blob(struct intake *in, const struct vault *blob, enum tpm_version version,
     int r = check_version(blob, item, version, source);
 
     if (r == 0)
-        r = swtpm_blob_seal(blob, false, &(struct swtpm_keys){NULL}, &plain);
+        r = swtpm_blob_seal(blob, false, &(struct swtpm_keys){NULL, NULL}, &plain);
     if (r == 0)
         r = parcels_add(in->parcels, swtpm_state_name(version, item), &plain, source);
     if (r == 0 && item == SWTPM_PERMALL)
