@@ -7,7 +7,7 @@
 #   matches NAME FILE REGEX        one test: does a line of FILE match (grep -E)?
 #   pass NAME, fail NAME [WHY]     one test, decided by you
 #   skip_all WHY                   ends the script, nothing tested
-#   need COMMAND..., need_fuse, need_root   skip_all if it is not there
+#   need COMMAND..., need_fuse, need_root, need_guest   skip_all if it is not there
 #   new_image PATH [OPTION...]     vnvram format
 #   mounted IMAGE DIR [OPTION...]  vnvram mount; unmounted again when the script ends, however it ends
 #   unmounted DIR                  vnvram unmount
@@ -120,6 +120,12 @@ need_fuse() {
 
 need_root() {
     [ "$(id -u)" -eq 0 ] || skip_all "root is needed"
+}
+
+need_guest() { # what guestkit.py needs
+    need qemu-system-x86_64 busybox lz4 python3
+    [ -e "${VNVRAM_TEST_CACHE:-/var/cache/vnvram-tests}/vmlinuz" ] ||
+        skip_all "scripts/install-deps has fetched no kernel for the guest"
 }
 
 new_image() {
