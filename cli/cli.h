@@ -30,6 +30,7 @@ int cmd_mount(struct options *o);
 int cmd_show(struct options *o);
 int cmd_size(struct options *o);
 int cmd_snapshot(struct options *o);
+int cmd_status(struct options *o);
 int cmd_unmount(struct options *o);
 
 #endif

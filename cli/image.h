@@ -49,6 +49,8 @@ int image_unlock_if_given(void *key, const struct superblock *sb, struct sealer 
 /* "4.0 MiB", "512 B"; @buf is returned. */
 enum { SIZE_TEXT = 32 };
 const char *size_text(char buf[SIZE_TEXT], uint64_t n);
+/* To stdout.  A name may hold any byte but '/': what is no text stays off the terminal. */
+void print_name(const char *name);
 void uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE]);
 
 /* A string member; NULL becomes null, and what is no UTF-8 U+FFFD. */

@@ -2,7 +2,6 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
-#include "base/utf8.h"
 #include "cli/cli.h"
 #include "cli/explain.h"
 #include "cli/image.h"

@@ -50,6 +50,7 @@ static const struct command commands[] = {
      cmd_mount, NULL},
     {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmount, and return when the image is free",
      cmd_unmount, NULL},
+    {"status", FOR_STATUS, 0, 1, "[DIRECTORY]", "Tell whether mounts are well", cmd_status, NULL},
     {0},
 };
 

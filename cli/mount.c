@@ -130,12 +130,27 @@ link_tpm(struct mount *m)
     return r;
 }
 
+/* On FUSE threads, as cli/mountstatus.h counts it. */
+static const char *
+health(struct mount *m)
+{
+    struct store_info info;
+
+    store_get_info(m->store, &info);
+    if (m->link && tpm_link_state(m->link) == TPM_STATE_FAILED)
+        return "tpm-failed";
+    if (m->o->degraded)
+        return "degraded";
+    return info.read_only && !m->o->read_only ? "read-only" : "ok";
+}
+
 /* Members of .vnvram/status; on FUSE threads. */
 static void
 put_status(void *arg, FILE *out)
 {
     struct mount *m = arg;
 
+    json_member_string(out, "health", health(m));
     json_member_number(out, "pid", (uint64_t)getpid());
     if (m->link)
         json_member_number(out, "tpm_pid", (uint64_t)tpm_link_pid(m->link));

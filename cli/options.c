@@ -15,10 +15,16 @@
 
 enum {
     FOR_KEYED = FOR_FORMAT | FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_EXPORT |
+<<<<<<< HEAD
                 FOR_IMPORT | FOR_SHOW,
     FOR_ANCHORED =
         FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT | FOR_GROW | FOR_SHOW,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY | FOR_SHOW,
+=======
+                FOR_IMPORT,
+    FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT | FOR_GROW,
+    FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY | FOR_STATUS | FOR_DOCTOR,
+>>>>>>> ff11e90 (x)
     FOR_ALL = 0xffff,
 };
 
@@ -422,6 +428,8 @@ static const struct option_row rows[] = {
      .set = set_swtpm_key, .field = FIELD(swtpm_migration_key)},
     {"tpm", "2.0|1.2", "with --swtpm: only the state of such a TPM", FOR_IMPORT | FOR_EXPORT,
      .set = set_tpm},
+    {"all", NULL, "every mount of vnvram's on this host", FOR_STATUS, .letter = 'a',
+     .set = set_true, .field = FIELD(all)},
     {"repair", NULL, "mend what has a good copy: a superblock, a torn last commit", FOR_CHECK,
      .set = set_true, .field = FIELD(repair)},
     {"salvage", "DIRECTORY", "write each content that is still whole to a file there", FOR_CHECK,

@@ -26,7 +26,12 @@ enum option_where {
     FOR_GROW = 1 << 8,
     FOR_EXPORT = 1 << 9,
     FOR_IMPORT = 1 << 10,
+<<<<<<< HEAD
     FOR_SHOW = 1 << 11,
+=======
+    FOR_STATUS = 1 << 11,
+    FOR_DOCTOR = 1 << 12,
+>>>>>>> ff11e90 (x)
     FOR_MOUNT_HELPER = 1 << 16, /* what mount(8) hands to mount.vnvram */
     FOR_FSCK_HELPER = 1 << 17,  /* what fsck(8) hands to fsck.vnvram */
 };
@@ -79,6 +84,8 @@ struct options {
     enum swtpm_form swtpm_form; /* export: for swtpm */
     struct swtpm_key_options swtpm_key, swtpm_migration_key;
 
+    bool all;            /* status */
+    const char *user;    /* doctor: whom the mount is for; NULL: whom libvirt runs swtpm as */
     bool repair;         /* check */
     const char *salvage; /* check: the directory, argv's own string */
     bool json;

@@ -3,6 +3,7 @@
 #include "base/scope.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -30,6 +31,28 @@ mount_entry_fini(struct mount_entry *m)
     *m = (struct mount_entry){0};
 }
 
+int
+mount_entry_copy(struct mount_entry *to, const struct mount_entry *from)
+{
+    struct mount_entry m = {
+        .dir = strdup(from->dir),
+        .type = strdup(from->type),
+        .source = strdup(from->source),
+        .dev = from->dev,
+        .user = from->user,
+        .group = from->group,
+        .allow_other = from->allow_other,
+    };
+
+    if (!m.dir || !m.type || !m.source) {
+        mount_entry_fini(&m);
+        return -ENOMEM;
+    }
+    mount_entry_fini(to);
+    *to = m;
+    return 0;
+}
+
 /* Undoes the \ooo that the kernel writes for space, tab, newline and backslash; in place. */
 static char *
 unescape(char *s)
@@ -51,11 +74,20 @@ unescape(char *s)
     return s;
 }
 
+/* A number among the options of a FUSE mount, 0 (root) where there is none. */
+static uint32_t
+id_option(const char *options, const char *name)
+{
+    const char *found = options ? strstr(options, name) : NULL;
+
+    return found ? (uint32_t)strtoul(found + strlen(name), NULL, 10) : 0;
+}
+
 /* ID PARENT MAJ:MIN ROOT DIR OPTIONS [TAG...] - TYPE SOURCE SUPEROPTIONS.  @m points into @line. */
 static bool
 parse_line(char *line, struct mount_entry *m)
 {
-    char *rest = strstr(line, " - "), *save = NULL, *field[5], *user;
+    char *rest = strstr(line, " - "), *save = NULL, *field[5];
     unsigned maj, min;
 
     if (!rest)
@@ -76,8 +108,9 @@ parse_line(char *line, struct mount_entry *m)
     if (!m->source)
         return false;
     unescape(m->source);
-    user = rest ? strstr(rest, "user_id=") : NULL;
-    m->user = user ? (uid_t)strtoul(user + strlen("user_id="), NULL, 10) : 0;
+    m->user = id_option(rest, "user_id=");
+    m->group = id_option(rest, "group_id=");
+    m->allow_other = rest && strstr(rest, ",allow_other");
     return true;
 }
 
@@ -111,26 +144,6 @@ mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg)
     return ferror(in) ? -EIO : 0;
 }
 
-static int
-copy_entry(struct mount_entry *to, const struct mount_entry *from)
-{
-    struct mount_entry m = {
-        .dir = strdup(from->dir),
-        .type = strdup(from->type),
-        .source = strdup(from->source),
-        .dev = from->dev,
-        .user = from->user,
-    };
-
-    if (!m.dir || !m.type || !m.source) {
-        mount_entry_fini(&m);
-        return -ENOMEM;
-    }
-    mount_entry_fini(to);
-    *to = m;
-    return 0;
-}
-
 struct search {
     const char *dir;
     struct mount_entry found;
@@ -141,7 +154,7 @@ keep_last(void *arg, const struct mount_entry *m)
 {
     struct search *s = arg;
 
-    return strcmp(m->dir, s->dir) == 0 ? copy_entry(&s->found, m) : 0;
+    return strcmp(m->dir, s->dir) == 0 ? mount_entry_copy(&s->found, m) : 0;
 }
 
 int

@@ -12,11 +12,15 @@ struct mount_entry {
     char *dir, *type, *source; /* unescaped */
     dev_t dev;
     uid_t user; /* who mounted it, as FUSE says; root for others */
+    gid_t group;
+    bool allow_other;
 };
 
 /* True when the mount is one of vnvram's. */
 bool mount_entry_is_ours(const struct mount_entry *m);
 void mount_entry_fini(struct mount_entry *m);
+/* *@to is freed first.  0 or -ENOMEM. */
+int mount_entry_copy(struct mount_entry *to, const struct mount_entry *from);
 
 /* The topmost mount on @dir, an absolute real path.  0, -ENOENT, or an error of reading. */
 int mountinfo_find(struct mount_entry *m, const char *dir);
