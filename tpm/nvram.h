@@ -3,9 +3,10 @@
  * its envelope (envelope.h).  Knows nothing but a directory descriptor: never a path, never the
  * store.
  *
- * A blob that stays as long or grows is overwritten in place: one pwrite(2), which the file system
- * takes as one request, and one fsync(2), the commit.  In place, because that never needs a second
- * slot.  A blob that shrinks would need two requests, and who dies between them leaves a blob with
+ * A blob that stays as long is overwritten in place by one pwrite(2) to an O_DSYNC descriptor, which
+ * the file system takes as one request and commits.  One that grows takes an fsync(2) besides, as
+ * does one that the file system will not take in one piece.  In place, because that never needs a
+ * second slot.  A blob that shrinks would need two requests, and who dies between them leaves a blob with
  * the tail of the old one; so it goes by a temporary file and rename(2), one commit too.  Only when
  * there is no room for the temporary file, or it cannot get the old one's owner, it is written and
  * cut in place.
