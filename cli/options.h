@@ -26,12 +26,9 @@ enum option_where {
     FOR_GROW = 1 << 8,
     FOR_EXPORT = 1 << 9,
     FOR_IMPORT = 1 << 10,
-<<<<<<< HEAD
     FOR_SHOW = 1 << 11,
-=======
-    FOR_STATUS = 1 << 11,
-    FOR_DOCTOR = 1 << 12,
->>>>>>> ff11e90 (x)
+    FOR_STATUS = 1 << 12,
+    FOR_DOCTOR = 1 << 13,
     FOR_MOUNT_HELPER = 1 << 16, /* what mount(8) hands to mount.vnvram */
     FOR_FSCK_HELPER = 1 << 17,  /* what fsck(8) hands to fsck.vnvram */
 };
