@@ -13,6 +13,7 @@
 #include "cli/ctrlsocket.h"
 #include "cli/daemon.h"
 #include "cli/image.h"
+#include "cli/reopener.h"
 #include "cli/tpmroom.h"
 #include "fs/fs.h"
 #include "fs/json.h"
@@ -47,7 +48,8 @@ struct mount {
     int tpm_socket;
     struct tpm_link *link; /* NULL: no TPM */
     struct ctrlsocket ctrl;
-    struct anchor *anchor; /* NULL: none */
+    struct reopener *reopener; /* NULL: the image stays here */
+    struct anchor *anchor;     /* NULL: none */
     struct store *store;
     struct fs *fs;
     struct session *session;
@@ -119,6 +121,53 @@ drop_tpm(struct mount *m)
         ;
 }
 
+/* ---- the image comes and goes ------------------------------------------------------------------
+ */
+
+static int
+release_image(struct mount *m, bool back)
+{
+    int r = fs_release(m->fs, back);
+
+    if (r == 0)
+        report_at(REPORT_NOTICE, 0, "%s: let go: another daemon may take it", m->image);
+    return r;
+}
+
+static int
+take_image(struct mount *m, unsigned wait_ms)
+{
+    bool was_here = store_where(m->store) == STORE_HERE;
+    int r = fs_take(m->fs, wait_ms);
+
+    if (r == 0 && !was_here)
+        report_at(REPORT_NOTICE, 0, "%s: taken: nobody else has it", m->image);
+    return r;
+}
+
+/* On the link's thread. */
+static int
+on_move(void *arg, enum tpm_move move, unsigned wait_ms)
+{
+    struct mount *m = arg;
+
+    return move == TPM_TAKE ? take_image(m, wait_ms) : release_image(m, move == TPM_GIVE_UP);
+}
+
+/* On FUSE threads: what somebody has written to .vnvram/control.  A TPM's state goes with its
+ * machine, whose hand-over its control channel's client knows. */
+static int
+on_control(void *arg, const char *text)
+{
+    struct mount *m = arg;
+
+    if (strcmp(text, "take") == 0)
+        return take_image(m, LOCK_WAIT_MS);
+    if (strcmp(text, "release") != 0)
+        return -EINVAL;
+    return m->link ? -EBUSY : release_image(m, false);
+}
+
 /* The link has a thread, so it comes after the last fork and after the signals are blocked. */
 static int
 link_tpm(struct mount *m)
@@ -127,6 +176,8 @@ link_tpm(struct mount *m)
 
     if (r == 0)
         m->tpm_socket = -1;
+    if (r == 0 && m->reopener)
+        tpm_link_on_move(m->link, on_move);
     return r;
 }
 
@@ -183,29 +234,73 @@ name_anchor(struct mount *m)
 }
 
 static int
-open_store(struct mount *m)
+open_once(struct mount *m)
 {
+    const bool looks = m->o->read_only || m->o->incoming;
     struct store_options opt = {
         .read_only = m->o->read_only,
         .degraded = m->o->degraded,
+        .incoming = m->o->incoming,
         .unlock = keys_unlock,
         .unlock_arg = &m->o->key,
         .accept_rollback = m->o->accept_rollback,
     };
     AUTO(dev_closep) struct dev *dev = NULL;
-    int r = dev_file_open(&dev, m->image, m->o->read_only ? DEV_READ_ONLY : 0);
+    int r = dev_file_open(&dev, m->image,
+                          (looks ? DEV_READ_ONLY : 0) | (m->o->incoming ? DEV_NO_LOCK : 0));
 
-    if (r == 0) {
-        r = anchor_from_options(&m->anchor, m->o, m->o->read_only);
-        if (r < 0)
-            return r; /* no finding about the image */
-        name_anchor(m);
-        opt.anchor = m->anchor;
-        r = store_open(&m->store, dev, &opt);
-    }
+    if (r == 0 && m->reopener)
+        reopener_serve(m->reopener, dev, false);
+    opt.anchor = m->anchor;
     if (r == 0)
-        return dev_file_lease(steal(&dev)); /* the store's now */
-    image_advise(m->image, r);
+        r = store_open(&m->store, dev, &opt);
+    return r < 0 ? r : dev_file_lease(steal(&dev)); /* the store's now */
+}
+
+/* Beside a daemon that writes: a commit caught in the middle looks like damage. */
+static int
+open_incoming(struct mount *m)
+{
+    struct key_options *key = &m->o->key;
+    int r = key->given ? keys_read(key, false) : 0; /* asks, maybe: before the image is open */
+
+    if (r < 0)
+        return r;
+    for (int try = 1;; try++) {
+        image_hold_reports();
+        r = open_once(m);
+        if ((r != -EUCLEAN && r != -EBADMSG) || try == LOOK_TRIES)
+            break;
+        image_drop_reports();
+        image_pause();
+    }
+    image_show_reports();
+    return r;
+}
+
+static int
+open_anchor(struct mount *m)
+{
+    int r = anchor_from_options(&m->anchor, m->o, m->o->read_only || m->o->incoming);
+
+    if (r < 0 || !m->anchor)
+        return r;
+    name_anchor(m);
+    if (m->reopener)
+        reopener_serve(m->reopener, anchor_dev(m->anchor), true);
+    return 0;
+}
+
+static int
+open_store(struct mount *m)
+{
+    int r = open_anchor(m);
+
+    if (r < 0)
+        return r; /* no finding about the image */
+    r = m->o->incoming ? open_incoming(m) : open_once(m);
+    if (r < 0)
+        image_advise(m->image, r);
     return r;
 }
 
@@ -221,6 +316,8 @@ make_fs(struct mount *m)
         .tpm_pid = m->tpm_pid,
         .status = put_status,
         .status_arg = m,
+        .control = m->reopener ? on_control : NULL,
+        .control_arg = m,
     };
 
     return fs_new(&m->fs, m->store, &opt);
@@ -366,10 +463,19 @@ fork_tpm(struct mount *m)
         return r;
     m->o->tpm.control = m->ctrl.listener >= 0 ? m->ctrl.listener : 0;
     m->o->tpm.pcap = pcap >= 0 ? pcap : 0;
+    m->o->tpm.incoming = m->o->incoming;
+    m->o->tpm.moves = m->o->tpm.control;
     r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
     scope_close(&m->ctrl.listener);
     m->ctrl.listener = -1;
     return r;
+}
+
+/* Whether the image may go to another daemon, or come from one, while this mount lives. */
+static bool
+may_move(const struct options *o)
+{
+    return o->incoming || o->ctrl || o->ctrl_fd >= 0;
 }
 
 /* A child gets no key by the fork: see secret_pool_wipe_in_children(). */
@@ -384,6 +490,8 @@ mount_begin(struct mount *m)
         return report(-errno, "cannot make an eventfd: %s", errno_text(-errno));
     secret_pool_wipe_in_children();
     r = unmounter_new(&m->unmounter, m->dir, m->privileged && !m->o->no_sandbox);
+    if (r == 0 && may_move(m->o))
+        r = reopener_new(&m->reopener, m->image, m->o->anchor, !m->o->no_sandbox);
     if (r == 0 && m->o->tpm.version != TPM_VERSION_NONE)
         r = fork_tpm(m);
     if (r == 0)
@@ -393,7 +501,7 @@ mount_begin(struct mount *m)
     m->signal_fd = daemon_signals();
     if (m->signal_fd < 0)
         return m->signal_fd;
-    if (m->tpm_socket >= 0)
+    if (m->tpm_socket >= 0 && !m->o->incoming)
         r = reserve_tpm_room(m);
     if (r == 0)
         r = make_fs(m);
@@ -517,6 +625,7 @@ mount_end(struct mount *m, bool was_ready)
     session_free(m->session);
     store_close(m->store);
     anchor_close(m->anchor);
+    reopener_free(m->reopener);
     unmounter_free(m->unmounter);
     ctrlsocket_close(&m->ctrl);
     if (m->signal_fd >= 0)
@@ -563,6 +672,25 @@ check_ctrl(struct options *o)
     return 0;
 }
 
+/* Nobody but the client of a control channel can bring a machine. */
+static int
+check_incoming(struct options *o)
+{
+    int r = check_ctrl(o);
+
+    if (r < 0)
+        return r;
+    if (o->read_only || o->degraded || o->anchor_create)
+        return report(-EINVAL, "incoming takes the image over: not with ro, degraded or "
+                               "anchor_create");
+    if (o->tpm.version != TPM_VERSION_NONE && !o->ctrl && o->ctrl_fd < 0)
+        return report(-EINVAL, "incoming with tpm= needs ctrl= or ctrl_fd=, by which the machine "
+                               "comes");
+    if (o->tpm.startup != TPM_STARTUP_NONE && o->startup_given)
+        return report(-EINVAL, "startup= is not for incoming: the TPM comes as it is");
+    return 0;
+}
+
 static int
 check_options(struct options *o)
 {
@@ -570,7 +698,7 @@ check_options(struct options *o)
         return report(-EINVAL, "startup= and tpm_manufacture are of use with tpm= only");
     if (o->tpm.version != TPM_VERSION_NONE && (o->read_only || o->degraded))
         return report(-EINVAL, "tpm= needs a mount that can be written: not with ro or degraded");
-    return check_ctrl(o);
+    return o->incoming ? check_incoming(o) : check_ctrl(o);
 }
 
 static int

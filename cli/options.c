@@ -488,6 +488,8 @@ static const struct option_row rows[] = {
      .field = FIELD(ctrl_uid)},
     {"ctrl_gid", "GROUP", "which group's the socket is", FOR_MOUNT, .word = true, .set = set_gid,
      .field = FIELD(ctrl_gid)},
+    {"incoming", NULL, "another daemon has the image: read it, and take it when a machine comes",
+     FOR_MOUNT, .word = true, .set = set_true, .field = FIELD(incoming)},
     {"terminate", NULL, "end when the client of the socket leaves", FOR_MOUNT, .word = true,
      .set = set_true, .field = FIELD(tpm.terminate)},
     {"reject_locality_4", NULL, "no commands at locality 4, which is the hardware's", FOR_MOUNT,

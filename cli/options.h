@@ -63,7 +63,7 @@ struct options {
     gid_t gid;
     mode_t umask;
     char *anchor; /* mount and all that write; NULL: none */
-    bool anchor_create, accept_rollback;
+    bool anchor_create, accept_rollback, incoming;
     char *kernel;  /* for the kernel: "nosuid,noatime,context=...", or NULL */
     bool no_atime; /* is among these, and for us, too */
 

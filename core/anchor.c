@@ -195,6 +195,26 @@ anchor_file_open(struct anchor **out, const char *path, bool read_only, bool cre
 }
 
 void
+anchor_release(struct anchor *a)
+{
+    dev_release(a->dev);
+}
+
+int
+anchor_take(struct anchor *a, unsigned wait_ms)
+{
+    int r = dev_take(a->dev, wait_ms);
+
+    return r < 0 ? r : load(a, false);
+}
+
+struct dev *
+anchor_dev(struct anchor *a)
+{
+    return a->dev;
+}
+
+void
 anchor_close(struct anchor *a)
 {
     if (!a)

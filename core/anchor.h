@@ -33,6 +33,12 @@ int anchor_open(struct anchor **out, struct dev *d, bool create);
  * makes the file, durably; else it must be there. */
 int anchor_file_open(struct anchor **out, const char *path, bool read_only, bool create);
 
+/* Lets the file go and takes it again, as the image's (dev.h).  What another daemon made of it
+ * meanwhile counts after anchor_take(). */
+void anchor_release(struct anchor *a);
+int anchor_take(struct anchor *a, unsigned wait_ms);
+struct dev *anchor_dev(struct anchor *a);
+
 void anchor_close(struct anchor *a); /* NULL is fine */
 void anchor_closep(struct anchor **a);
 

@@ -88,7 +88,7 @@ commit_directory(struct store *s, struct directory *next)
  */
 
 /* Whether the superblocks are still ours.  A copy that was bad before may be so. */
-static bool
+bool
 has_our_superblock(struct store *s)
 {
     AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);

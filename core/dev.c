@@ -95,6 +95,21 @@ dev_end(struct dev *d)
 }
 
 void
+dev_release(struct dev *d)
+{
+    if (d->ops->release)
+        d->ops->release(d);
+}
+
+int
+dev_take(struct dev *d, unsigned wait_ms)
+{
+    if (!d->ops->take)
+        return report(-EOPNOTSUPP, "%s: cannot be handed over", d->name);
+    return d->ops->take(d, wait_ms);
+}
+
+void
 dev_close(struct dev *d)
 {
     if (d)

@@ -27,6 +27,9 @@ struct dev_ops {
     /* Optional, both or none: around each commit, in pairs; see dev_begin(). */
     bool (*begin)(struct dev *d);
     void (*end)(struct dev *d);
+    /* Optional, both or none: see dev_release(). */
+    void (*release)(struct dev *d);
+    int (*take)(struct dev *d, unsigned wait_ms);
 };
 
 /* Embedded as the first member of an implementation. */
@@ -49,6 +52,13 @@ int dev_medium(struct dev *d, bool on);
  * dev_end(). */
 bool dev_begin(struct dev *d);
 void dev_end(struct dev *d);
+/* Lets the device go, so that another daemon can become its one writer: nothing of it is open or
+ * locked here when this returns.  Until dev_take() there are no transfers. */
+void dev_release(struct dev *d);
+/* Takes a device that was let go, or opened for reading only, as its one writer; waits for whoever
+ * has it, @wait_ms at most.  -EBUSY (reported): somebody has it; -EOPNOTSUPP (reported): it cannot
+ * be taken.  After an error it is let go. */
+int dev_take(struct dev *d, unsigned wait_ms);
 void dev_close(struct dev *d); /* NULL is fine */
 void dev_closep(struct dev **d);
 
@@ -71,6 +81,24 @@ enum dev_open_flags {
  * too). Returns 0, -EBUSY (reported, with the holder's PID where it is known), or another errno
  * (reported). */
 int dev_file_open(struct dev **out, const char *path, unsigned flags);
+/* The same, waiting @wait_ms for the lock. */
+int dev_file_open_within(struct dev **out, const char *path, unsigned flags, unsigned wait_ms);
+
+/* What is open of a device: the file itself, what claims it (blockdev.h) if .claimed, and what is
+ * locked beneath it. */
+enum { DEV_FILES_MAX = 10, LOCK_WAIT_MS = 3000 };
+struct dev_files {
+    uint64_t size;
+    bool block, direct, claimed;
+    unsigned n;
+    int fds[DEV_FILES_MAX];
+};
+/* Lends them: they stay the device's. */
+void dev_file_lend(const struct dev *d, struct dev_files *files);
+/* How dev_take() opens the file again, in a process that can open nothing: gives descriptors that
+ * dev_file_open_within() has opened and locked elsewhere.  Reported. */
+typedef int dev_file_reopen(void *arg, unsigned wait_ms, struct dev_files *files);
+void dev_file_set_reopen(struct dev *d, dev_file_reopen *reopen, void *arg);
 /* For a daemon: from now on copies of the file wait for commits, and commits for copies
  * (core/lease.h). */
 int dev_file_lease(struct dev *d);

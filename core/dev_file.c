@@ -25,9 +25,8 @@
 #include <time.h>
 
 enum {
-    LOCK_WAIT_MS = 3000, /* a daemon outlives umount by milliseconds */
     LOCK_POLL_MS = 10,
-    BACKING_MAX = 8, /* as deep as the kernel stacks loop devices */
+    BACKING_MAX = DEV_FILES_MAX - 2, /* as deep as the kernel stacks loop devices */
 };
 
 struct file_dev {
@@ -39,6 +38,8 @@ struct file_dev {
     int backing[BACKING_MAX]; /* files beneath a loop device, locked too */
     unsigned n_backing;
     struct lease *lease; /* NULL: commits are not a matter of others */
+    dev_file_reopen *reopen;
+    void *reopen_arg;
 };
 
 static struct file_dev *
@@ -170,16 +171,58 @@ file_end(struct dev *d)
         lease_end(file_of(d)->lease);
 }
 
+/* The locks go with the descriptors, and so does what would make others' commits wait for us
+ * (lease.h). */
+static void
+file_release(struct dev *d)
+{
+    struct file_dev *f = file_of(d);
+
+    if (f->lease)
+        lease_use(f->lease, -1);
+    while (f->n_backing > 0)
+        close(f->backing[--f->n_backing]);
+    scope_close(&f->fd);
+    scope_close(&f->claim);
+    f->fd = f->claim = -1;
+    f->direct = false;
+}
+
+static int
+file_take(struct dev *d, unsigned wait_ms)
+{
+    struct file_dev *f = file_of(d);
+    struct dev_files files = {0};
+    unsigned next = 0;
+    int r;
+
+    file_release(d);
+    if (!f->reopen)
+        return report(-EOPNOTSUPP, "%s: cannot be opened again", d->name);
+    r = f->reopen(f->reopen_arg, wait_ms, &files);
+    if (r < 0)
+        return r;
+    f->fd = files.fds[next++];
+    if (files.claimed)
+        f->claim = files.fds[next++];
+    while (next < files.n)
+        f->backing[f->n_backing++] = files.fds[next++];
+    f->block = files.block;
+    f->direct = files.direct;
+    d->size = files.size;
+    d->read_only = false;
+    if (f->lease)
+        lease_use(f->lease, f->fd);
+    return 0;
+}
+
 static void
 file_close(struct dev *d)
 {
     struct file_dev *f = file_of(d);
 
+    file_release(d);
     lease_free(f->lease);
-    for (unsigned i = 0; i < f->n_backing; i++)
-        close(f->backing[i]);
-    scope_close(&f->fd);
-    scope_close(&f->claim);
     free(d->name);
     free(f);
 }
@@ -192,6 +235,8 @@ static const struct dev_ops file_ops = {
     .close = file_close,
     .begin = file_begin,
     .end = file_end,
+    .release = file_release,
+    .take = file_take,
 };
 
 /* ---- the lock ------------------------------------------------------------------------------- */
@@ -449,8 +494,14 @@ file_freep(struct file_dev **f)
 int
 dev_file_open(struct dev **out, const char *path, unsigned flags)
 {
+    return dev_file_open_within(out, path, flags, flags & DEV_NO_WAIT ? 0 : LOCK_WAIT_MS);
+}
+
+int
+dev_file_open_within(struct dev **out, const char *path, unsigned flags, unsigned wait_ms)
+{
     AUTO(file_freep) struct file_dev *f = calloc(1, sizeof *f);
-    int64_t deadline = now_ms() + (flags & DEV_NO_WAIT ? 0 : LOCK_WAIT_MS);
+    int64_t deadline = now_ms() + wait_ms;
     struct stat st;
     int r;
 
@@ -476,9 +527,32 @@ dev_file_lease(struct dev *d)
 {
     struct file_dev *f = file_of(d);
 
-    if (!f->lease && !d->read_only)
+    if (!f->lease && (!d->read_only || f->reopen))
         f->lease = lease_new(f->fd);
     return f->lease || d->read_only ? 0 : report(-ENOMEM, "%s: %s", d->name, errno_text(-ENOMEM));
+}
+
+void
+dev_file_lend(const struct dev *d, struct dev_files *files)
+{
+    const struct file_dev *f = (const struct file_dev *)d;
+
+    *files = (struct dev_files){
+        .size = d->size, .block = f->block, .direct = f->direct, .claimed = f->claim >= 0};
+    files->fds[files->n++] = f->fd;
+    if (files->claimed)
+        files->fds[files->n++] = f->claim;
+    for (unsigned i = 0; i < f->n_backing; i++)
+        files->fds[files->n++] = f->backing[i];
+}
+
+void
+dev_file_set_reopen(struct dev *d, dev_file_reopen *reopen, void *arg)
+{
+    struct file_dev *f = file_of(d);
+
+    f->reopen = reopen;
+    f->reopen_arg = arg;
 }
 
 int

@@ -66,6 +66,18 @@ lease_free(struct lease *l)
     free(l);
 }
 
+/* Inside a commit's frame, or out of it. */
+void
+lease_use(struct lease *l, int fd)
+{
+    if (l->armed)
+        fcntl(l->fd, F_SETLEASE, F_UNLCK);
+    l->armed = l->works = false;
+    l->fd = fd;
+    if (fd >= 0)
+        fstat(fd, &l->last);
+}
+
 /* An open that waits for our lease to end counts as one already, so a copy is never passed over by
  * one commit after the other.  -EAGAIN: the file is open elsewhere; anything else: no leases here.
  */

@@ -26,6 +26,8 @@ enum {
  * tells that somebody waits.  NULL when memory is short. */
 struct lease *lease_new(int fd);
 void lease_free(struct lease *l); /* NULL is fine */
+/* From now on @fd is that descriptor; -1: there is none, and nothing is protected. */
+void lease_use(struct lease *l, int fd);
 
 /* Around each commit, from any thread; commits go one after the other.  lease_begin() waits, at
  * most LEASE_HOLD_MS, and returns whether the file has been changed by somebody else since the last

@@ -100,7 +100,7 @@ add_bank(struct snapshot *sn, struct store *s, const struct content *c)
 
     if (c->generation == 0)
         return 0;
-    r = bank_load(s->dev, s->sealer, &s->sb, c, &raw);
+    r = bank_load(reading(s), s->sealer, &s->sb, c, &raw);
     if (r == 0)
         add_extent(sn, superblock_bank_offset(&s->sb, c->slot, c->bank),
                    BANK_HEADER + bank_padded(c->length), raw);
@@ -170,11 +170,8 @@ take(struct store *s, struct snapshot **out)
 }
 
 int
-store_snapshot(struct store *s, struct snapshot **out)
+snapshot_locked(struct store *s, struct snapshot **out)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
-
-    (void)held;
     if (s->snapshot && s->snapshot->generation != s->dir.generation) {
         snapshot_put(s->snapshot);
         s->snapshot = NULL;
@@ -188,6 +185,15 @@ store_snapshot(struct store *s, struct snapshot **out)
     atomic_fetch_add(&s->snapshot->refs, 1);
     *out = s->snapshot;
     return 0;
+}
+
+int
+store_snapshot(struct store *s, struct snapshot **out)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+
+    (void)held;
+    return snapshot_locked(s, out);
 }
 
 uint64_t

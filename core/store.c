@@ -58,13 +58,12 @@ forget_previous(struct directory *dir)
     dir->n_entries = n;
 }
 
-/* What recovery writes: first the superblock, then a settled directory over the torn one. */
-static int
+int
 write_recovery(struct store *s, const struct superblocks *sbs, bool repair)
 {
     int r = commit_anchor(s); /* before the directory that it may be at is overwritten */
 
-    if (r == 0 && (sbs->other_stale || (repair && sbs->other_bad)))
+    if (r == 0 && sbs && (sbs->other_stale || (repair && sbs->other_bad)))
         r = finish_superblocks(s, sbs->other_stale ? &sbs->other : NULL);
     if (s->dir.resealing) {
         forget_previous(&s->dir);
@@ -81,19 +80,45 @@ write_recovery(struct store *s, const struct superblocks *sbs, bool repair)
     return r;
 }
 
+/* While another daemon moves the anchor, there is nothing to compare with. */
 static int
-check_anchor(const struct store *s, const struct directory_claim *beside, bool accept)
+check_anchor(const struct store *s, const struct recovery *rec, bool accept)
 {
-    struct anchor_point shown = {.generation = s->dir.generation};
-    struct anchor_point other = {.generation = beside->generation};
+    struct anchor_point shown = {.generation = rec->dir.generation};
+    struct anchor_point other = {.generation = rec->other.generation};
 
-    if (!s->anchor)
+    if (!s->anchor || (s->place == STORE_INCOMING && !s->view))
         return 0;
     memcpy(shown.uuid, s->sb.uuid, UUID_SIZE);
-    memcpy(shown.digest, s->dir.digest, SEAL_TAG_SIZE);
+    memcpy(shown.digest, rec->dir.digest, SEAL_TAG_SIZE);
     memcpy(other.uuid, s->sb.uuid, UUID_SIZE);
-    memcpy(other.digest, beside->digest, SEAL_TAG_SIZE);
+    memcpy(other.digest, rec->other.digest, SEAL_TAG_SIZE);
     return anchor_judge(s->anchor, s->dev->name, &shown, &other, accept);
+}
+
+int
+adopt_recovery(struct store *s, struct recovery *rec, bool accept_rollback)
+{
+    int r = check_anchor(s, rec, accept_rollback);
+
+    if (r < 0)
+        return r;
+    directory_fini(&s->dir);
+    s->dir = rec->dir;
+    rec->dir = (struct directory){0};
+    if (rec->seen > s->seen)
+        s->seen = rec->seen;
+    if (s->dir.next_id > s->next_id)
+        s->next_id = s->dir.next_id;
+    s->recovered = rec->recovered;
+    if (s->anchor && anchor_get(s->anchor)->generation > s->seen)
+        s->seen = anchor_get(s->anchor)->generation; /* rolled back, and accepted */
+    if (rec->recovered)
+        report_at(REPORT_WARNING, 0,
+                  "%s: the last commit was cut short; generation %" PRIu64
+                  ", the one before, is shown",
+                  s->dev->name, s->dir.generation);
+    return 0;
 }
 
 static int
@@ -113,22 +138,11 @@ load(struct store *s, const struct store_options *opt, struct superblocks *sbs)
                       "mount it with -o ro",
                       s->dev->name);
     r = recover_directory(s->dev, s->sealer, &s->sb, opt->degraded, &rec);
+    if (r == 0)
+        r = adopt_recovery(s, &rec, opt->accept_rollback);
+    directory_fini(&rec.dir);
     if (r < 0)
         return r;
-    s->dir = rec.dir;
-    s->seen = rec.seen;
-    s->next_id = rec.dir.next_id;
-    s->recovered = rec.recovered;
-    r = check_anchor(s, &rec.other, opt->accept_rollback);
-    if (r < 0)
-        return r;
-    if (s->anchor && anchor_get(s->anchor)->generation > s->seen)
-        s->seen = anchor_get(s->anchor)->generation; /* rolled back, and accepted */
-    if (rec.recovered)
-        report_at(REPORT_WARNING, 0,
-                  "%s: the last commit was cut short; generation %" PRIu64
-                  ", the one before, is shown",
-                  s->dev->name, rec.dir.generation);
     s->n_slots = superblock_slot_count(&s->sb);
     s->holds = calloc(s->n_slots, sizeof s->holds[0]);
     return s->holds ? 0 : -ENOMEM;
@@ -141,6 +155,7 @@ free_store(struct store **sp)
 
     if (!s)
         return;
+    dev_close(s->view);
     snapshot_put(s->snapshot);
     sealer_free(s->sealer);
     directory_fini(&s->dir);
@@ -153,29 +168,34 @@ int
 store_open(struct store **out, struct dev *d, const struct store_options *opt)
 {
     AUTO(free_store) struct store *s = calloc(1, sizeof(*s));
+    bool reads_only = opt->read_only || opt->incoming;
     struct superblocks sbs;
     int r;
 
     if (!s)
         return -ENOMEM;
-    assert(opt->read_only || (!d->read_only && !opt->degraded));
+    assert(reads_only || (!d->read_only && !opt->degraded));
     pthread_mutex_init(&s->lock, NULL);
     s->dev = d;
     s->anchor = opt->anchor;
+    s->accept_rollback = opt->accept_rollback;
+    s->place = opt->incoming ? STORE_INCOMING : STORE_HERE;
     if (opt->read_only) {
         s->read_only = -EROFS;
         s->read_only_why = opt->degraded ? "degraded: the image is damaged" : "mounted read-only";
     }
     /* Whatever a killed daemon left in the cache must be on the medium before it is believed, and
      * what is believed must have come from there. */
-    r = opt->read_only ? 0 : dev_sync(d);
+    r = reads_only ? 0 : dev_sync(d);
     if (r == 0)
         r = dev_medium(d, true);
     if (r == 0)
         r = load(s, opt, &sbs);
     if (r == 0)
         r = dev_medium(d, false);
-    if (r == 0 && !opt->read_only)
+    if (r == 0 && opt->incoming)
+        r = leave_locked(s, STORE_INCOMING);
+    else if (r == 0 && !reads_only)
         r = write_recovery(s, &sbs, opt->repair);
     if (r < 0)
         return r;
@@ -263,9 +283,18 @@ store_get_info(struct store *s, struct store_info *info)
         .committed = s->dir.committed,
         .read_only = s->read_only,
         .read_only_why = s->read_only_why,
+        .place = s->place,
     };
     memcpy(info->uuid, s->sb.uuid, UUID_SIZE);
     count_slots(s, info);
+}
+
+enum store_place
+store_where(struct store *s)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
+
+    return s->place;
 }
 
 const struct superblock *
@@ -336,7 +365,7 @@ store_read(struct store *s, const struct content *c, void *buf)
     (void)held;
     if (c->generation == 0)
         return 0;
-    r = bank_load(s->dev, s->sealer, &s->sb, c, &raw);
+    r = bank_load(reading(s), s->sealer, &s->sb, c, &raw);
     if (r < 0)
         return r;
     r = bank_decode(&h, raw, padded);
@@ -356,7 +385,7 @@ store_is_whole(struct store *s, const struct content *c)
     AUTO_FREE uint8_t *raw = NULL;
 
     (void)held;
-    return c->generation == 0 || bank_load(s->dev, s->sealer, &s->sb, c, &raw) == 0;
+    return c->generation == 0 || bank_load(reading(s), s->sealer, &s->sb, c, &raw) == 0;
 }
 
 void

@@ -70,6 +70,9 @@ struct store_options {
     bool read_only; /* write nothing, not even a recovery; @d may be open read-only */
     bool degraded;  /* with read_only: serve what is intact of a damaged image */
     bool repair;    /* restore an unreadable superblock copy from the good one */
+    /* The image is another daemon's: it is read once, without its lock (@d is open for reading
+     * only, and let go when this returns), and store_take() may take it later. */
+    bool incoming;
     store_unlock_fn *unlock;
     void *unlock_arg;
     /* Decides whether the image is the newest, and follows each commit before it is acknowledged;
@@ -84,6 +87,29 @@ struct store_options {
 int store_open(struct store **out, struct dev *d, const struct store_options *opt);
 void store_close(struct store *s); /* commits nothing; closes the device; NULL is fine */
 void store_closep(struct store **s);
+
+/* ---- hand-over (core/handover.c) ----------------------------------------------------------------
+ */
+
+enum store_place {
+    STORE_HERE,     /* we are the one writer, or only read */
+    STORE_INCOMING, /* another daemon's, until store_take() */
+    STORE_RELEASED, /* let go; store_take() takes it back if nobody has changed it */
+};
+
+/* Lets the image go: settled, closed and unlocked when this returns 0.  From then on the store
+ * shows, from memory, what it showed, and every change fails with -EROFS.  @back: whatever becomes
+ * of the image, store_take() takes it as it is then.  0 if it is not here; -EROFS if the store is
+ * read-only. */
+int store_release(struct store *s, bool back);
+/* Takes the image as its one writer, waiting @wait_ms at most, and reads its state again; 0 at once
+ * if it is here.  -EBUSY: another daemon has it; -ESTALE: it was let go and has changed since, or
+ * is older than it was, or its keys have changed; or what store_open() may find.  After an error
+ * (reported) nothing has been written but, perhaps, a recovery, and nothing is held.  Not for two
+ * threads at a time, nor beside store_release().  After a success of a STORE_INCOMING one all that
+ * was known of entries is out of date; slots that are held stay so. */
+int store_take(struct store *s, unsigned wait_ms);
+enum store_place store_where(struct store *s);
 
 /* ---- look --------------------------------------------------------------------------------------
  */
@@ -104,6 +130,7 @@ struct store_info {
     int64_t committed;   /* seconds since 1970 */
     int read_only;       /* 0, or why: -EROFS asked for, -EIO after a failed write or flush, ... */
     const char *read_only_why; /* static text, NULL when writable */
+    enum store_place place;
 };
 void store_get_info(struct store *s, struct store_info *info);
 const struct superblock *

@@ -10,7 +10,10 @@ struct store {
     pthread_mutex_t lock; /* guards all below but sb's geometry and uuid, which only
                              store_grow() changes */
     struct dev *dev;
+    enum store_place place;
+    struct dev *view;      /* what is read while the image is not here; NULL: it is */
     struct anchor *anchor; /* NULL: none */
+    bool accept_rollback;
     struct sealer *sealer;
     struct superblock sb;
     unsigned sb_best;     /* which copy (0 = A, 1 = B) was read; the other is written first */
@@ -82,6 +85,8 @@ int commit_anchor(struct store *s);
 /* The one flush; a failure makes the store read-only for good. */
 int commit_flush(struct store *s);
 int settle_locked(struct store *s);
+/* Whether the superblocks on the device are those that the store knows. */
+bool has_our_superblock(struct store *s);
 int fail_store(struct store *s, int r, const char *why);
 
 /* ---- recover.c
@@ -106,6 +111,26 @@ struct superblocks {
     struct sealer *sealer;
 };
 int recover_superblocks(struct dev *d, store_unlock_fn *unlock, void *arg, struct superblocks *out);
+
+/* ---- store.c, snapshot.c, handover.c ------------------------------------------------------------
+ */
+
+/* Makes what was found the store's state, if the anchor does not mind; takes over @rec's directory
+ * then. */
+int adopt_recovery(struct store *s, struct recovery *rec, bool accept_rollback);
+/* What recovery writes: first the superblock, then a settled directory over the torn one.  @sbs:
+ * NULL if they are as they should be. */
+int write_recovery(struct store *s, const struct superblocks *sbs, bool repair);
+/* store_snapshot() with the lock held. */
+int snapshot_locked(struct store *s, struct snapshot **out);
+/* Goes over to a view, and lets the device go. */
+int leave_locked(struct store *s, enum store_place place);
+/* The device that contents are read from. */
+static inline struct dev *
+reading(const struct store *s)
+{
+    return s->view ? s->view : s->dev;
+}
 
 /* ---- rekey.c ------------------------------------------------------------------------------------
  */

@@ -361,17 +361,68 @@ nodes_sync(struct nodes *ns)
 }
 
 int
+nodes_release(struct nodes *ns, bool back)
+{
+    AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
+    int r;
+
+    pthread_mutex_lock(&ns->lock);
+    if (ns->away) {
+        pthread_mutex_unlock(&ns->lock);
+        return 0;
+    }
+    r = nodes_read_only(ns);
+    if (r == 0)
+        r = commit_entries(ns, attr_waits);
+    if (r == 0)
+        ns->away = true;
+    pthread_mutex_unlock(&ns->lock);
+    if (r == 0)
+        r = store_release(ns->store, back);
+    if (r < 0) {
+        pthread_mutex_lock(&ns->lock);
+        ns->away = store_where(ns->store) != STORE_HERE;
+        pthread_mutex_unlock(&ns->lock);
+    }
+    return r;
+}
+
+int
+nodes_take(struct nodes *ns, unsigned wait_ms)
+{
+    AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
+    bool incoming = store_where(ns->store) == STORE_INCOMING;
+    int r = store_take(ns->store, wait_ms);
+
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&ns->lock);
+    if (ns->away && incoming)
+        r = nodes_reload(ns);
+    if (r == 0)
+        ns->away = false;
+    pthread_mutex_unlock(&ns->lock);
+    if (r < 0)
+        store_release(ns->store, incoming);
+    return r;
+}
+
+int
 nodes_settle(struct nodes *ns)
 {
     AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
+    bool away;
     int r;
 
     if (ns->opt.read_only)
         return 0;
     pthread_mutex_lock(&ns->lock);
+    away = ns->away;
     r = nodes_read_only(ns);
     if (r == 0)
         r = commit_entries(ns, attr_waits);
     pthread_mutex_unlock(&ns->lock);
+    if (away)
+        return 0; /* it was settled before it went */
     return r < 0 ? r : store_settle(ns->store);
 }

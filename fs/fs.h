@@ -28,6 +28,10 @@ struct fs_options {
      * threads.  NULL: none. */
     void (*status)(void *arg, FILE *out);
     void *status_arg;
+    /* What is written to .vnvram/control, without space at its end; a negative errno refuses it.
+     * From FUSE threads.  NULL: nothing may be written. */
+    int (*control)(void *arg, const char *text);
+    void *control_arg;
 };
 
 /* The store stays the caller's and must outlive the fs. */
@@ -35,6 +39,10 @@ int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
 /* Starts its threads; before any request is served.  @tpm is what tpm0 stands for, NULL: no tpm0.
  */
 int fs_start(struct fs *fs, struct cmddev *tpm);
+/* The image goes to another daemon, or comes from one (store_release(), store_take()), while the
+ * mount lives.  From any thread, but not under a lock that requests need. */
+int fs_release(struct fs *fs, bool back);
+int fs_take(struct fs *fs, unsigned wait_ms);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
 /* Before fs_finish(), and only when the session has ended because nobody had a file open any more:

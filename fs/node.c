@@ -19,7 +19,7 @@ nodes_now(const struct nodes *ns, struct timespec *now)
 int
 nodes_read_only(const struct nodes *ns)
 {
-    return ns->opt.read_only || ns->failed ? -EROFS : 0;
+    return ns->opt.read_only || ns->failed || ns->away ? -EROFS : 0;
 }
 
 /* ---- tables ---------------------------------------------------------------------------------- */
@@ -214,26 +214,96 @@ unlock_both(struct nodes *ns)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static int
-enter_stored(struct nodes *ns, const struct entry *e)
+/* What the store tells of the file, over whatever was known. */
+static void
+follow_entry(struct nodes *ns, struct node *n, const struct entry *e)
 {
-    AUTO_FREE struct node *n = calloc(1, sizeof *n);
-    AUTO_FREE char *name = strdup(e->name);
+    blob_put(n->blob);
+    n->blob = NULL;
+    for (struct handle *h = n->handles; h; h = h->next)
+        h->pending = 0;
+    if (n->slot != e->slot) {
+        store_slot_hold(ns->store, e->slot);
+        if (n->slot != SLOT_NONE)
+            store_slot_drop(ns->store, n->slot);
+    }
+    n->stored = true;
+    n->loaded = n->changed = n->pages = n->attr_changed = false;
+    n->slot = n->home = e->slot;
+    n->content = e->current;
+    n->base = n->attr = e->attr;
+    n->size = e->current.length;
+}
 
-    if (!n || !name || make_room(ns) < 0)
-        return -ENOMEM;
-    *n = (struct node){
-        .id = e->id,
-        .stored = true,
-        .home = e->slot,
-        .content = e->current,
-        .base = e->attr,
-        .slot = e->slot,
-        .attr = e->attr,
-        .size = e->current.length,
-    };
-    store_slot_hold(ns->store, n->slot);
-    enter(ns, steal(&n), steal(&name));
+/* Nodes and names for all entries, the nodes in by_id already; nothing else is changed. */
+static int
+prepare_entries(struct nodes *ns, const struct entry *entries, size_t n, char **names)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct node *node;
+
+        if (entries[i].kind != ENTRY_FILE)
+            continue;
+        names[i] = strdup(entries[i].name);
+        if (!names[i])
+            return -ENOMEM;
+        if (nodes_find(ns, entries[i].id))
+            continue;
+        node = calloc(1, sizeof *node);
+        if (!node || make_room(ns) < 0) {
+            free(node);
+            return -ENOMEM;
+        }
+        node->id = entries[i].id;
+        node->slot = SLOT_NONE;
+        insert(ns->by_id, &ns->n_ids, id_place(ns, node->id), node);
+    }
+    return 0;
+}
+
+/* Nodes that no entry names: unlinked files, and those that a failed reload has made. */
+static void
+drop_nameless(struct nodes *ns)
+{
+    for (size_t i = ns->n_ids; i-- > 0;) {
+        uint32_t slot = ns->by_id[i]->name ? SLOT_NONE : node_retire(ns, ns->by_id[i]);
+
+        if (slot == SLOT_NONE)
+            continue;
+        store_slot_drop(ns->store, slot);
+        ns->dropping--;
+    }
+}
+
+int
+nodes_reload(struct nodes *ns)
+{
+    AUTO_FREE struct entry *entries = NULL;
+    AUTO_FREE char **names = NULL;
+    size_t n = 0;
+    int r = store_list(ns->store, &entries, &n);
+
+    names = r == 0 ? calloc(n + 1, sizeof *names) : NULL;
+    if (!names)
+        return r < 0 ? r : -ENOMEM;
+    r = prepare_entries(ns, entries, n, names);
+    while (r == 0 && ns->n_names > 0)
+        free(unlink_name(ns, ns->by_name[0]));
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        struct node *node = names[i] ? nodes_find(ns, entries[i].id) : NULL;
+
+        if (!node)
+            continue;
+        follow_entry(ns, node, &entries[i]);
+        link_name(ns, node, steal(&names[i]));
+    }
+    for (size_t i = 0; r < 0 && i < n; i++)
+        free(names[i]);
+    drop_nameless(ns);
+    if (r < 0)
+        return r;
+    store_get_root(ns->store, &ns->root);
+    ns->root_changed = false;
     return 0;
 }
 
@@ -258,8 +328,6 @@ int
 nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt)
 {
     AUTO(nodes_freep) struct nodes *ns = calloc(1, sizeof *ns);
-    AUTO_FREE struct entry *entries = NULL;
-    size_t n = 0;
     int r;
 
     if (!ns)
@@ -270,11 +338,8 @@ nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt)
     pthread_mutex_init(&ns->commit_lock, NULL);
     pthread_mutex_init(&ns->lock, NULL);
     init_condition(&ns->dropped);
-    store_get_root(s, &ns->root);
-    r = store_list(s, &entries, &n);
-    for (size_t i = 0; r == 0 && i < n; i++)
-        if (entries[i].kind == ENTRY_FILE)
-            r = enter_stored(ns, &entries[i]);
+    ns->away = store_where(s) != STORE_HERE;
+    r = nodes_reload(ns);
     if (r < 0)
         return r;
     *out = steal(&ns);
@@ -573,7 +638,8 @@ static int
 open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct handle **h)
 {
     bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
-    int r = writes ? nodes_read_only(ns) : 0;
+    bool later = ns->away && !ns->failed && !(flags & O_TRUNC);
+    int r = writes && !later ? nodes_read_only(ns) : 0;
 
     if (r == 0 && writes && (flags & O_ACCMODE) == O_RDONLY && runs(n))
         return -ETXTBSY;

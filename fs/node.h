@@ -37,6 +37,12 @@ int nodes_new(struct nodes **out, struct store *s, const struct nodes_options *o
  * closed or synced is gone when nodes_free() follows. */
 int nodes_settle(struct nodes *ns);
 void nodes_free(struct nodes *ns); /* NULL is fine */
+/* store_release() and store_take() with all that hangs on them.  While the image is elsewhere what
+ * would change a file returns -EROFS, and reads go on.  Bytes that are not committed stay where
+ * they are and wait for the image to come back; when it comes as another daemon left it, they are
+ * gone. */
+int nodes_release(struct nodes *ns, bool back);
+int nodes_take(struct nodes *ns, unsigned wait_ms);
 
 /* ---- the directory --------------------------------------------------------------------------- */
 

@@ -60,6 +60,7 @@ struct nodes {
     pthread_mutex_t commit_lock;
     pthread_mutex_t lock; /* all below */
     bool failed;          /* a commit failed for good */
+    bool away;            /* the image is another daemon's */
     unsigned dropping;    /* slots on their way back to the store */
     unsigned drops;       /* slots that are back, ever */
     pthread_cond_t dropped;
@@ -83,6 +84,9 @@ node_capacity(const struct nodes *ns, const struct node *n)
 }
 
 struct node *nodes_find(const struct nodes *ns, uint64_t id); /* NULL: none */
+/* Makes the files those of the store's entries: a node for each, names and attributes as there.
+ * Both locks are held; what a node that has no name any more leaves is dropped. */
+int nodes_reload(struct nodes *ns);
 void nodes_now(const struct nodes *ns, struct timespec *now);
 int nodes_read_only(const struct nodes *ns); /* 0, or -EROFS */
 void attr_apply(struct file_attr *attr, const struct attr_change *ch, const struct timespec *now);

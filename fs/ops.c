@@ -9,15 +9,18 @@
 #include "fs/settle.h"
 #include "fs/virt.h"
 #include "fs/xattr.h"
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 /* All changes come through this mount, so what the kernel knows stays true. */
 static const double FOREVER = 365.0 * 24 * 60 * 60;
-enum { MAX_WRITE = 1024 * 1024, MAX_BACKGROUND = 1024 };
+enum { MAX_WRITE = 1024 * 1024, MAX_BACKGROUND = 1024, CONTROL_TEXT = 32 };
 
 struct fs {
     struct store *store;
@@ -28,6 +31,10 @@ struct fs {
     struct devfile *devfile; /* NULL: no tpm0 */
     pthread_mutex_t lock;
     struct file_attr tpm; /* tpm0's, not persistent */
+    /* Until an image that came from another daemon has been written to, it may go back there, and
+     * come again as another one: the kernel is told to ask each time. */
+    bool came;
+    atomic_bool settled_here;
 };
 
 static struct fs *
@@ -135,27 +142,35 @@ get_stat(struct fs *fs, fuse_ino_t ino, struct stat *st)
     return r;
 }
 
-/* The contents of .vnvram change without the kernel's knowledge. */
+/* How long the kernel may remember what it is told; ask before looking.  The contents of .vnvram
+ * change without its knowledge. */
 static double
-timeout_of(fuse_ino_t ino)
+memory_of(const struct fs *fs)
 {
-    return ino_is_virt(ino) ? 0 : FOREVER;
+    return fs->settled_here ? FOREVER : 0;
+}
+
+static double
+timeout_of(fuse_ino_t ino, double memory)
+{
+    return ino_is_virt(ino) ? 0 : memory;
 }
 
 static void
-fill_entry(const struct stat *st, struct fuse_entry_param *e)
+fill_entry(const struct stat *st, double memory, struct fuse_entry_param *e)
 {
     *e = (struct fuse_entry_param){
         .ino = st->st_ino,
         .attr = *st,
-        .attr_timeout = timeout_of(st->st_ino),
-        .entry_timeout = timeout_of(st->st_ino),
+        .attr_timeout = timeout_of(st->st_ino, memory),
+        .entry_timeout = timeout_of(st->st_ino, memory),
     };
 }
 
 static void
 op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    double memory = memory_of(fs_of(req));
     struct stat st;
     int r = get_stat(fs_of(req), ino, &st);
 
@@ -163,7 +178,7 @@ op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (r < 0)
         reply_result(req, r);
     else
-        fuse_reply_attr(req, &st, timeout_of(ino));
+        fuse_reply_attr(req, &st, timeout_of(ino, memory));
 }
 
 static void
@@ -239,6 +254,7 @@ set_stat(struct fs *fs, fuse_ino_t ino, const struct fuse_file_info *fi,
 static void
 op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
+    double memory = memory_of(fs_of(req));
     struct attr_change ch;
     struct stat st = {0};
     int r;
@@ -248,7 +264,7 @@ op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct
     if (r < 0)
         reply_result(req, r);
     else
-        fuse_reply_attr(req, &st, timeout_of(ino));
+        fuse_reply_attr(req, &st, timeout_of(ino, memory));
 }
 
 /* ---- names ----------------------------------------------------------------------------------- */
@@ -307,12 +323,13 @@ reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
 static void
 op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct fuse_entry_param e = {.entry_timeout = FOREVER}; /* "no such name", to be remembered */
+    double memory = memory_of(fs_of(req));
+    struct fuse_entry_param e = {.entry_timeout = memory}; /* "no such name", to be remembered */
     struct stat st;
     int r = lookup(fs_of(req), parent, name, &st);
 
     if (r == 0)
-        fill_entry(&st, &e);
+        fill_entry(&st, memory, &e);
     if (r == 0 || (r == -ENOENT && parent == INO_ROOT))
         reply_entry(req, &e);
     else
@@ -347,6 +364,7 @@ op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t
 {
     struct fs *fs = fs_of(req);
     struct file_attr who = creator(req, mode);
+    double memory = memory_of(fs);
     struct fuse_entry_param e;
     struct node_stat n;
     struct stat st;
@@ -362,7 +380,7 @@ op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t
         return;
     }
     fill_file(fs, &n, &st);
-    fill_entry(&st, &e);
+    fill_entry(&st, memory, &e);
     reply_entry(req, &e);
 }
 
@@ -443,7 +461,7 @@ fill_open(fuse_req_t req, struct fuse_file_info *fi, struct handle *h)
 
     fi->fh = (uintptr_t)h;
     fi->direct_io = c.direct;
-    fi->keep_cache = c.keep;
+    fi->keep_cache = c.keep && !fs_of(req)->came;
     fi->noflush = (fi->flags & O_ACCMODE) == O_RDONLY && !(fi->flags & O_TRUNC);
 }
 
@@ -453,6 +471,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 {
     struct fs *fs = fs_of(req);
     struct file_attr who = creator(req, mode);
+    double memory = memory_of(fs);
     struct fuse_entry_param e;
     struct handle *h;
     struct node_stat n;
@@ -466,7 +485,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         return;
     }
     fill_file(fs, &n, &st);
-    fill_entry(&st, &e);
+    fill_entry(&st, memory, &e);
     fill_open(req, fi, h);
     if (fuse_reply_create(req, &e, fi) == -ENOENT) { /* interrupted: no release will come */
         node_release(fs->nodes, h);
@@ -506,6 +525,23 @@ open_virt(fuse_req_t req, struct fs *fs, fuse_ino_t ino, struct fuse_file_info *
         virt_release(fs->virt, f);
 }
 
+/* For who made the mount, and for root, whatever the modes say. */
+static void
+open_control(fuse_req_t req, const struct fs *fs, struct fuse_file_info *fi)
+{
+    uid_t uid = fuse_req_ctx(req)->uid;
+
+    if ((fi->flags & O_ACCMODE) != O_WRONLY || (uid != 0 && uid != geteuid())) {
+        fuse_reply_err(req, EACCES);
+    } else if (!fs->opt.control) {
+        fuse_reply_err(req, EOPNOTSUPP);
+    } else {
+        fi->fh = 0;
+        fi->direct_io = 1;
+        fuse_reply_open(req, fi);
+    }
+}
+
 static void
 op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -513,6 +549,8 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
     if (ino == INO_TPM)
         devfile_open(fs->devfile, req, fi);
+    else if (ino == INO_CONTROL)
+        open_control(req, fs, fi);
     else if (ino_is_virt(ino))
         open_virt(req, fs, ino, fi);
     else
@@ -573,6 +611,20 @@ write_file(struct fs *fs, const char *buf, size_t size, off_t off, const struct 
     return node_write(fs->nodes, h, buf, size, (uint64_t)off, fi->writepage);
 }
 
+static int
+write_control(const struct fs *fs, const char *buf, size_t size)
+{
+    char text[CONTROL_TEXT];
+
+    while (size > 0 && isspace((unsigned char)buf[size - 1]))
+        size--;
+    if (size == 0 || size >= sizeof text)
+        return -EINVAL;
+    memcpy(text, buf, size);
+    text[size] = '\0';
+    return fs->opt.control(fs->opt.control_arg, text);
+}
+
 static void
 op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
          struct fuse_file_info *fi)
@@ -584,7 +636,10 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
         devfile_write(fs->devfile, req, buf, size, fi);
         return;
     }
-    r = ino_is_virt(ino) ? -EBADF : write_file(fs, buf, size, off, fi);
+    if (ino == INO_CONTROL)
+        r = write_control(fs, buf, size);
+    else
+        r = ino_is_virt(ino) ? -EBADF : write_file(fs, buf, size, off, fi);
     if (r < 0)
         reply_result(req, r);
     else
@@ -723,13 +778,13 @@ next_entry(struct fs *fs, fuse_ino_t dir, uint64_t *at, struct stat *st,
 /* With attributes each entry but the dots counts as looked up. */
 static size_t
 add_plus(fuse_req_t req, struct fs *fs, char *buf, size_t room, const char *name,
-         const struct stat *st, uint64_t at)
+         const struct stat *st, uint64_t at, double memory)
 {
     struct fuse_entry_param e = {.attr = *st};
     size_t need;
 
     if (at > AT_DOTS)
-        fill_entry(st, &e);
+        fill_entry(st, memory, &e);
     if (ino_is_file(e.ino) && node_look(fs->nodes, e.ino - INO_FIRST_FILE) < 0)
         return 0; /* has just gone */
     need = fuse_add_direntry_plus(req, buf, room, name, &e, (off_t)at);
@@ -744,6 +799,7 @@ list(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, bool plus)
     struct fs *fs = fs_of(req);
     AUTO_FREE char *buf = malloc(size);
     char name[NAME_MAX_LEN + 1];
+    double memory = memory_of(fs);
     uint64_t at = (uint64_t)off;
     size_t used = 0;
     struct stat st;
@@ -756,7 +812,7 @@ list(fuse_req_t req, fuse_ino_t dir, size_t size, off_t off, bool plus)
         nodes_listed(fs->nodes);
     while (next_entry(fs, dir, &at, &st, name)) {
         size_t room = size - used;
-        size_t n = plus ? add_plus(req, fs, buf + used, room, name, &st, at)
+        size_t n = plus ? add_plus(req, fs, buf + used, room, name, &st, at, memory)
                         : fuse_add_direntry(req, buf + used, room, name, &st, (off_t)at);
 
         if (n > room)
@@ -932,6 +988,7 @@ on_commit(void *arg)
 {
     struct fs *fs = arg;
 
+    fs->settled_here = true;
     if (fs->settle)
         settle_poke(fs->settle);
 }
@@ -988,6 +1045,8 @@ fs_new(struct fs **out, struct store *s, const struct fs_options *opt)
     r = make_parts(fs);
     if (r < 0)
         return r;
+    fs->came = store_where(s) != STORE_HERE;
+    fs->settled_here = !fs->came;
     nodes_get_root(fs->nodes, &fs->tpm);
     fs->tpm.mode = 0600;
     *out = steal(&fs);
@@ -1010,6 +1069,18 @@ fs_start(struct fs *fs, struct cmddev *tpm)
     if (fs->settle && !info.clean)
         settle_poke(fs->settle);
     return 0;
+}
+
+int
+fs_release(struct fs *fs, bool back)
+{
+    return nodes_release(fs->nodes, back && !fs->settled_here);
+}
+
+int
+fs_take(struct fs *fs, unsigned wait_ms)
+{
+    return nodes_take(fs->nodes, wait_ms);
 }
 
 void

@@ -36,7 +36,10 @@ struct virt_file {
 static const struct {
     const char *name;
     uint64_t ino;
-} members[] = {{"status", INO_STATUS}, {"image", INO_IMAGE}, {"previous", INO_PREVIOUS}};
+} members[] = {{"status", INO_STATUS},
+               {"image", INO_IMAGE},
+               {"previous", INO_PREVIOUS},
+               {"control", INO_CONTROL}};
 
 enum { N_MEMBERS = sizeof members / sizeof *members };
 
@@ -79,6 +82,21 @@ previous_ino(const struct content *c)
     return INO_FIRST_PREVIOUS | c->generation << SLOT_BITS | c->slot;
 }
 
+static mode_t
+fixed_mode(uint64_t ino)
+{
+    switch (ino) {
+    case INO_STATUS:
+        return S_IFREG | 0444;
+    case INO_IMAGE:
+        return S_IFREG | 0400; /* an unsealed image is all secrets */
+    case INO_CONTROL:
+        return S_IFREG | 0200;
+    default:
+        return S_IFDIR | 0555;
+    }
+}
+
 static void
 fill_fixed(struct virt *v, uint64_t ino, struct stat *st)
 {
@@ -88,9 +106,7 @@ fill_fixed(struct virt *v, uint64_t ino, struct stat *st)
     v->opt.root(v->opt.root_arg, &root);
     *st = (struct stat){
         .st_ino = ino,
-        .st_mode = dir                 ? S_IFDIR | 0555
-                   : ino == INO_STATUS ? S_IFREG | 0444
-                                       : S_IFREG | 0400, /* an unsealed image is all secrets */
+        .st_mode = fixed_mode(ino),
         .st_nlink = dir ? 2 : 1,
         .st_uid = root.uid,
         .st_gid = root.gid,
@@ -222,6 +238,12 @@ put_uuid(FILE *out, const uint8_t u[UUID_SIZE])
     fputc('"', out);
 }
 
+static const char *
+place_name(enum store_place place)
+{
+    return place == STORE_HERE ? "here" : place == STORE_INCOMING ? "incoming" : "released";
+}
+
 static void
 put_status(struct virt *v, FILE *out)
 {
@@ -234,6 +256,7 @@ put_status(struct virt *v, FILE *out)
     json_member_bool(out, "clean", info.clean);
     json_member_bool(out, "read_only", info.read_only != 0);
     json_member_string(out, "read_only_why", info.read_only ? info.read_only_why : NULL);
+    json_member_string(out, "place", place_name(info.place));
     json_member_number(out, "slots_total", info.slots_total);
     json_member_number(out, "slots_used", info.slots_used);
     json_member_number(out, "bytes_total", info.bytes_total);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* virt.h - what the mount shows beside the files: .vnvram with status, image and previous/NAME.
+/* virt.h - what the mount shows beside the files: .vnvram with status, image, previous/NAME and
+ * control.
  *
- * .vnvram is found by name and never listed.  All of it is read-only.  status and image are made
+ * .vnvram is found by name and never listed.  All of it is read-only, but for control, which takes
+ * words from whoever made the mount (ops.c).  status and image are made
  * when they are opened and stay as they were then; previous/NAME is the content that a name had
  * before, for as long as its bank is whole, and its inode number says which content that is. */
 #ifndef VNVRAM_FS_VIRT_H
@@ -20,6 +22,7 @@ enum {
     INO_IMAGE = 4,
     INO_PREVIOUS = 5,
     INO_TPM = 6,
+    INO_CONTROL = 7,
     INO_FIRST_FILE = 16, /* + the file's id */
 };
 #define INO_FIRST_PREVIOUS (UINT64_C(1) << 62) /* + generation and slot of the content */
@@ -33,7 +36,8 @@ ino_is_file(uint64_t ino)
 static inline bool
 ino_is_virt(uint64_t ino)
 {
-    return (ino >= INO_VIRT && ino <= INO_PREVIOUS) || ino >= INO_FIRST_PREVIOUS;
+    return (ino >= INO_VIRT && ino <= INO_PREVIOUS) || ino == INO_CONTROL ||
+           ino >= INO_FIRST_PREVIOUS;
 }
 
 /* Names of the root that no file may have. */

@@ -56,10 +56,27 @@ static struct engine {
     uint32_t resp_size; /* what libtpms has allocated there */
 } engine;
 
+/* For the next start. */
+static struct given {
+    const uint8_t *blob; /* NULL: none */
+    size_t len;
+} given_volatile;
+
 static TPM_RESULT
 on_init(void)
 {
     return TPM_SUCCESS;
+}
+
+static int
+copy_given(unsigned char **data, size_t *len)
+{
+    *data = malloc(given_volatile.len + 1);
+    if (!*data)
+        return report(-ENOMEM, "no memory for the TPM's state");
+    memcpy(*data, given_volatile.blob, given_volatile.len);
+    *len = given_volatile.len;
+    return 0;
 }
 
 static TPM_RESULT
@@ -76,7 +93,8 @@ on_load(unsigned char **data, uint32_t *length, uint32_t number, const char *nam
         return TPM_FAIL;
     if (item == NVRAM_VOLATILE && !engine.keep_volatile)
         return TPM_RETRY;
-    r = nvram_load(engine.nvram, item, data, &len);
+    r = item == NVRAM_VOLATILE && given_volatile.blob ? copy_given(data, &len)
+                                                      : nvram_load(engine.nvram, item, data, &len);
     if (r == -ENOENT)
         return TPM_RETRY; /* makes libtpms manufacture: only ever for what may be absent */
     if (r < 0) {
@@ -202,6 +220,7 @@ engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
     r = engine_prepare(version);
     if (r == 0) {
         rc = TPMLIB_MainInit();
+        given_volatile = (struct given){0};
         r = nvram_failure(nvram);
         if (r == 0)
             r = engine.load_failure;
@@ -213,6 +232,12 @@ engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile)
     if (r < 0)
         engine_stop();
     return r;
+}
+
+void
+engine_give_volatile(const uint8_t *blob, size_t len)
+{
+    given_volatile = (struct given){blob, len};
 }
 
 void

@@ -19,6 +19,9 @@ enum { ENGINE_MAX = 4096 }; /* bytes of a command or a response */
  * and removes it once the TPM runs.  @nvram stays the caller's, and is in use until engine_stop().
  */
 int engine_start(enum tpm_version version, struct nvram *nvram, bool keep_volatile);
+/* The next engine_start() resumes from this volatile state, rather than from a stored one.  The
+ * caller's until then. */
+void engine_give_volatile(const uint8_t *blob, size_t len);
 /* Powers it off, which to the TPM is sudden; see engine_shutdown(). */
 void engine_stop(void);
 

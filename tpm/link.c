@@ -21,6 +21,7 @@ struct tpm_link {
     int fd;
     pid_t pid;
     tpm_event_fn *event;
+    tpm_move_fn *move; /* with event's argument; NULL: none */
     void *event_arg;
     pthread_t reader;
 
@@ -171,6 +172,24 @@ handle_attached(struct tpm_link *l, const struct message *m)
     return 0;
 }
 
+/* Asked at the wrong moment it can do no more harm than a failed one: who takes an image is its one
+ * writer. */
+static int
+handle_move(struct tpm_link *l, const struct message *m)
+{
+    struct message_move move;
+    int32_t r = -EOPNOTSUPP;
+
+    if (m->len != sizeof move)
+        return -EBADMSG;
+    memcpy(&move, m->body, sizeof move);
+    if (move.move > TPM_TAKE || move.wait_ms > TPM_MOVE_MAX_MS)
+        return -EBADMSG;
+    if (l->move)
+        r = l->move(l->event_arg, move.move, move.wait_ms);
+    return message_send(l->fd, MESSAGE_MOVED, &r, sizeof r, 0);
+}
+
 static int
 handle(struct tpm_link *l, struct message *m)
 {
@@ -186,6 +205,8 @@ handle(struct tpm_link *l, struct message *m)
         return handle_log(m);
     case MESSAGE_ATTACHED:
         return handle_attached(l, m);
+    case MESSAGE_MOVE:
+        return handle_move(l, m);
     default:
         return -EBADMSG;
     }
@@ -252,6 +273,12 @@ tpm_link_state(struct tpm_link *l)
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&l->lock);
 
     return l->state;
+}
+
+void
+tpm_link_on_move(struct tpm_link *l, tpm_move_fn *move)
+{
+    l->move = move;
 }
 
 int

@@ -30,6 +30,11 @@ pid_t tpm_link_pid(const struct tpm_link *l);
 enum tpm_state tpm_link_state(struct tpm_link *l);
 const char *tpm_state_name(enum tpm_state s);
 
+/* Does what the process asks for: 0 or a negative errno (reported).  Runs on the link's thread; set
+ * it before tpm_link_start(). */
+typedef int tpm_move_fn(void *arg, enum tpm_move move, unsigned wait_ms);
+void tpm_link_on_move(struct tpm_link *l, tpm_move_fn *move);
+
 /* Tells the process to start on the mount at @path, whose root has @dev as st_dev, as @uid and
  * @gid, which the kernel must let in: those of the mounter, unless allow_other.  @held: the image's
  * directory says that it has held a TPM of this version; @privileged: use open_tree(). */

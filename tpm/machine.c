@@ -11,6 +11,7 @@
 enum { RESULT = 4, INFO_HEAD = 12, INFO_MAX = 3072, STATE_HEAD = 16 };
 enum { RC_LOCALITY = 0x107, BAD_LOCALITY_1_2 = 0x3d, RC_FAILURE = 0x101, FAIL_1_2 = 9 };
 enum { BLOB_PERMANENT = 1, BLOB_VOLATILE, BLOB_SAVESTATE };
+enum { MOVE_WAIT_MS = 3000, RETRY_MS = 10 };
 
 struct request {
     const uint8_t *body;
@@ -57,11 +58,67 @@ drop_blob(struct machine *m)
     m->blob_len = 0;
 }
 
+/* ---- where the files are -----------------------------------------------------------------------
+ */
+
+static void
+forget_given(struct machine *m)
+{
+    for (int i = 0; i < NVRAM_ITEMS; i++) {
+        if (m->given[i].data)
+            explicit_bzero(m->given[i].data, m->given[i].len);
+        free(steal(&m->given[i].data));
+        m->given[i].len = 0;
+    }
+}
+
+/* As if they had not come. */
+static void
+give_up(struct machine *m)
+{
+    nvram_detach(m->nvram);
+    if (m->move(m->move_arg, TPM_GIVE_UP, 0) == 0)
+        m->place = MACHINE_INCOMING;
+}
+
+static int
+take_files(struct machine *m, unsigned wait_ms)
+{
+    int r;
+
+    if (m->place == MACHINE_HERE)
+        return 0;
+    r = m->move(m->move_arg, TPM_TAKE, wait_ms);
+    if (r < 0 || m->place == MACHINE_RELEASED) {
+        m->place = r < 0 ? m->place : MACHINE_HERE;
+        return r;
+    }
+    m->place = MACHINE_HERE;
+    r = nvram_attach(m->nvram);
+    if (r == 0)
+        r = nvram_lock(m->nvram);
+    if (r < 0)
+        give_up(m);
+    return r;
+}
+
+/* Before anything that may store.  What was let go is taken back when a client goes on with it; who
+ * waits for a machine does nothing before that comes. */
+static int
+need_files(struct machine *m)
+{
+    if (m->place == MACHINE_INCOMING)
+        return report(-EROFS, "it waits for the state of a machine that is to come");
+    return take_files(m, MOVE_WAIT_MS);
+}
+
 int
 machine_power_on(struct machine *m, bool keep_volatile)
 {
-    int r = engine_start(m->version, m->nvram, keep_volatile);
+    int r = need_files(m);
 
+    if (r == 0)
+        r = engine_start(m->version, m->nvram, keep_volatile);
     m->on = r == 0;
     return r;
 }
@@ -72,10 +129,10 @@ machine_power_off(struct machine *m)
     int r = 0;
 
     drop_blob(m);
-    if (m->on) {
+    if (m->on && m->place == MACHINE_HERE)
         r = engine_shutdown(m->is_controlled);
+    if (m->on)
         engine_stop();
-    }
     m->on = false;
     return r;
 }
@@ -94,6 +151,8 @@ machine_command(struct machine *m, int locality, const uint8_t *cmd, size_t len,
 {
     size_t n;
 
+    if (m->on && need_files(m) < 0)
+        return engine_refuse(m->version == TPM_VERSION_2_0 ? RC_FAILURE : FAIL_1_2, resp);
     if (locality < 0)
         locality = m->locality;
     if (!locality_is_good(m, locality))
@@ -117,6 +176,54 @@ do_get_capability(struct machine *m, struct request *q)
         store_be32(p + RESULT, WIRE_CAPABILITIES);
 }
 
+/* What was given must be what is there; or nothing is there, on an image of the target's own.
+ * Another state may be a newer one, and is not written over. */
+static int
+settle_given(struct machine *m, enum nvram_item item)
+{
+    const struct given_blob *g = &m->given[item];
+    AUTO_FREE uint8_t *blob = NULL;
+    size_t len = 0;
+    int r = g->data ? nvram_has(m->nvram, item) : 1;
+
+    if (r == 0 && item == NVRAM_PERMALL)
+        r = engine_set_permanent(g->data, g->len);
+    if (r == 0)
+        return nvram_store(m->nvram, item, g->data, g->len);
+    if (r < 0 || !g->data)
+        return r < 0 ? r : 0;
+    r = nvram_load(m->nvram, item, &blob, &len);
+    if (r == 0 && (len != g->len || memcmp(blob, g->data, len) != 0))
+        r = report(-ESTALE, "the state that was set is not the one that the image holds");
+    if (blob)
+        explicit_bzero(blob, len);
+    return r;
+}
+
+/* The machine has come: its files are taken, and nothing is written to them before the TPM runs, so
+ * that the source can take them back if it does not. */
+static int
+come(struct machine *m)
+{
+    int r = m->given[NVRAM_PERMALL].data
+                ? take_files(m, MOVE_WAIT_MS)
+                : report(-EROFS, "it waits for the state of a machine, and none was set");
+
+    if (r < 0)
+        return r;
+    r = settle_given(m, NVRAM_PERMALL);
+    if (r == 0)
+        r = settle_given(m, NVRAM_SAVESTATE);
+    if (r == 0)
+        engine_give_volatile(m->given[NVRAM_VOLATILE].data, m->given[NVRAM_VOLATILE].len);
+    if (r == 0)
+        r = machine_power_on(m, true);
+    if (r < 0)
+        give_up(m);
+    forget_given(m);
+    return r;
+}
+
 /* A TPM that runs is shut down in order first.  That it could not be is no reason not to start. */
 static void
 do_init(struct machine *m, struct request *q)
@@ -125,12 +232,12 @@ do_init(struct machine *m, struct request *q)
     int r;
 
     machine_power_off(m);
-    r = machine_power_on(m, true);
+    r = m->place == MACHINE_INCOMING ? come(m) : machine_power_on(m, true);
     if (r == 0 && delete_it)
         r = engine_forget_volatile(false);
     if (r == 0)
         reply_result(q, WIRE_OK);
-    else if (nvram_failure(m->nvram) || r == -EIO)
+    else if (nvram_failure(m->nvram) || r == -EIO || m->place != MACHINE_HERE)
         reply_result(q, WIRE_IO_ERROR);
     else
         reply_result(q, m->version == TPM_VERSION_2_0 ? RC_FAILURE : FAIL_1_2);
@@ -262,11 +369,15 @@ do_get_info(struct machine *m, struct request *q)
     memcpy(p + INFO_HEAD, json + off, n);
 }
 
-/* It is held from the start on, so there is nothing to wait for. */
+/* Unless it was let go, or is yet to come, it is held from the start on. */
 static void
 do_lock_storage(struct machine *m, struct request *q)
 {
-    reply_result(q, result_of(nvram_lock(m->nvram)));
+    uint32_t retries = load_be32(q->body);
+    unsigned most = TPM_MOVE_MAX_MS / RETRY_MS;
+    int r = take_files(m, (retries < most ? retries : most) * RETRY_MS);
+
+    reply_result(q, result_of(r < 0 ? r : nvram_lock(m->nvram)));
 }
 
 /* ---- state blobs -------------------------------------------------------------------------------
@@ -315,9 +426,25 @@ fetch_blob(struct machine *m, uint32_t type)
     return m->blob ? 0 : report(-ENOMEM, "no memory for a state blob");
 }
 
+/* Who has all blobs has the machine, and may go on with it elsewhere on the same image: whatever
+ * the TPM may still want to store, it is not done here any more. */
+static void
+let_go(struct machine *m, uint32_t type, struct request *q)
+{
+    int r;
+
+    if (type != BLOB_SAVESTATE || m->place != MACHINE_HERE || !m->move)
+        return;
+    r = m->move(m->move_arg, TPM_RELEASE, 0);
+    if (r < 0)
+        reply(q, WIRE_IO_ERROR, STATE_HEAD);
+    else
+        m->place = MACHINE_RELEASED;
+}
+
 /* Later parts are of the blob of which the first part was taken. */
 static void
-do_get_stateblob(struct machine *m, struct request *q)
+get_stateblob(struct machine *m, struct request *q)
 {
     uint32_t type = load_be32(q->body + 4), off = load_be32(q->body + 8);
     size_t left;
@@ -340,6 +467,31 @@ do_get_stateblob(struct machine *m, struct request *q)
         memcpy(p + STATE_HEAD, m->blob + off, left);
 }
 
+static void
+do_get_stateblob(struct machine *m, struct request *q)
+{
+    get_stateblob(m, q);
+    if (q->reply && load_be32(q->reply) != WIRE_IO_ERROR)
+        let_go(m, load_be32(q->body + 4), q);
+}
+
+/* Until INIT, when the files can be had. */
+static uint32_t
+keep_given(struct machine *m, enum nvram_item item, const uint8_t *blob, size_t len)
+{
+    struct given_blob *g = &m->given[item];
+    uint8_t *copy = len ? malloc(len) : NULL;
+
+    if (!copy)
+        return len ? WIRE_IO_ERROR : WIRE_BAD_BODY;
+    memcpy(copy, blob, len);
+    if (g->data)
+        explicit_bzero(g->data, g->len);
+    free(g->data);
+    *g = (struct given_blob){copy, len};
+    return WIRE_OK;
+}
+
 /* A permanent state must be one that libtpms takes before it may replace the one that is there; of
  * the others only the TPM's start can tell. */
 static uint32_t
@@ -349,6 +501,10 @@ set_blob(struct machine *m, enum nvram_item item, const uint8_t *buf, size_t len
     size_t blob_len;
     int r = envelope_decode_migration(buf, len, "the state to be set", &blob, &blob_len);
 
+    if (r == 0 && m->place == MACHINE_INCOMING)
+        return keep_given(m, item, blob, blob_len);
+    if (r == 0 && need_files(m) < 0)
+        return WIRE_IO_ERROR;
     if (r == 0 && item == NVRAM_PERMALL)
         r = engine_set_permanent(blob, blob_len);
     if (r < 0)
@@ -371,7 +527,12 @@ do_set_stateblob(struct machine *m, struct request *q)
 /* ---- the table ---------------------------------------------------------------------------------
  */
 
-enum when { ANY, RUNNING, STOPPED };
+enum when {
+    ANY,
+    RUNNING,
+    CHANGES, /* running, and it may store: its files must be here */
+    STOPPED
+};
 
 struct request_row {
     void (*run)(struct machine *m, struct request *q);
@@ -385,11 +546,11 @@ static const struct request_row rows[] = {
     [WIRE_SHUTDOWN] = {do_shutdown, ANY},
     [WIRE_GET_ESTABLISHED] = {do_get_established, RUNNING},
     [WIRE_SET_LOCALITY] = {do_set_locality, ANY},
-    [WIRE_HASH_START] = {do_hash_start, RUNNING},
-    [WIRE_HASH_DATA] = {do_hash_data, RUNNING},
-    [WIRE_HASH_END] = {do_hash_end, RUNNING},
-    [WIRE_STORE_VOLATILE] = {do_store_volatile, RUNNING},
-    [WIRE_RESET_ESTABLISHED] = {do_reset_established, RUNNING},
+    [WIRE_HASH_START] = {do_hash_start, CHANGES},
+    [WIRE_HASH_DATA] = {do_hash_data, CHANGES},
+    [WIRE_HASH_END] = {do_hash_end, CHANGES},
+    [WIRE_STORE_VOLATILE] = {do_store_volatile, CHANGES},
+    [WIRE_RESET_ESTABLISHED] = {do_reset_established, CHANGES},
     [WIRE_GET_STATEBLOB] = {do_get_stateblob, RUNNING},
     [WIRE_SET_STATEBLOB] = {do_set_stateblob, STOPPED},
     [WIRE_STOP] = {do_stop, ANY},
@@ -404,7 +565,7 @@ may_run(const struct machine *m, uint32_t code)
 {
     if (code >= sizeof rows / sizeof *rows || !rows[code].run)
         return false;
-    return rows[code].when == ANY || (rows[code].when == RUNNING) == m->on;
+    return rows[code].when == ANY || (rows[code].when != STOPPED) == m->on;
 }
 
 void
@@ -413,10 +574,12 @@ machine_request(struct machine *m, uint32_t code, const uint8_t *body, size_t le
 {
     struct request q = {.body = body, .len = len};
 
-    if (may_run(m, code))
-        rows[code].run(m, &q);
-    else
+    if (!may_run(m, code))
         reply_result(&q, WIRE_WRONG_STATE);
+    else if (rows[code].when == CHANGES && need_files(m) < 0)
+        reply_result(&q, WIRE_IO_ERROR);
+    else
+        rows[code].run(m, &q);
     *out = q.reply;
     *out_len = q.reply_len;
 }

@@ -6,6 +6,14 @@
 
 #include "tpm/engine.h"
 
+enum machine_place { MACHINE_HERE, MACHINE_INCOMING, MACHINE_RELEASED };
+
+/* Of a machine that is to come: a state that was set and is not stored yet. */
+struct given_blob {
+    uint8_t *data; /* NULL: none */
+    size_t len;
+};
+
 struct machine {
     enum tpm_version version;
     struct nvram *nvram;
@@ -16,6 +24,11 @@ struct machine {
     uint32_t blob_type; /* of what GET_STATEBLOB is in the middle of */
     uint8_t *blob;
     size_t blob_len;
+    /* Where the files are: while another daemon has them the TPM may run, but changes nothing. */
+    enum machine_place place;
+    int (*move)(void *arg, enum tpm_move move, unsigned wait_ms); /* NULL: they stay here */
+    void *move_arg;
+    struct given_blob given[NVRAM_ITEMS];
 };
 
 /* @keep_volatile as in engine_start(). */

@@ -7,10 +7,13 @@
  *                     COMMAND     a TPM command; one may be outstanding
  *                     CANCEL      end the outstanding command early
  *                     STOP        shut down in order, then exit
+ *                     MOVED       int32_t: how the MOVE went
  *   to the daemon     RESPONSE    the response to the outstanding command
  *                     STATE       struct message_state: what the TPM is now
  *                     LOG         struct message_log: a line for the daemon's reports
- *                     ATTACHED    a byte: is there a client of the control channel? */
+ *                     ATTACHED    a byte: is there a client of the control channel?
+ *                     MOVE        struct message_move: let the image go, or take it; one at a time
+ */
 #ifndef VNVRAM_TPM_MESSAGE_H
 #define VNVRAM_TPM_MESSAGE_H
 
@@ -26,7 +29,9 @@ enum message_type {
     MESSAGE_RESPONSE,
     MESSAGE_STATE,
     MESSAGE_LOG,
-    MESSAGE_ATTACHED
+    MESSAGE_ATTACHED,
+    MESSAGE_MOVE,
+    MESSAGE_MOVED
 };
 
 enum { MESSAGE_TEXT = 512, MESSAGE_BODY = PATH_MAX + 64 };
@@ -47,6 +52,11 @@ struct message_state {
 struct message_log {
     uint32_t level; /* enum report_level */
     char line[MESSAGE_TEXT];
+};
+
+struct message_move {
+    uint32_t move; /* enum tpm_move */
+    uint32_t wait_ms;
 };
 
 struct message {

@@ -100,13 +100,30 @@ nvram_open(struct nvram **out, int dir, const struct nvram_options *opt)
         snprintf(n->items[i].temp, NAME_SIZE, "%s-00.%s", two ? "TMP2" : "TMP", item_names[i]);
         n->items[i].fd = n->items[i].overwrite = -1;
     }
-    r = open_regular(dir, LOCK_NAME, &n->lock);
-    for (int i = 0; i < NVRAM_ITEMS && (r == 0 || r == -ENOENT); i++)
-        r = open_regular(dir, n->items[i].name, &n->items[i].fd);
-    if (r < 0 && r != -ENOENT)
+    r = opt->detached ? 0 : nvram_attach(n);
+    if (r < 0)
         return r;
     *out = steal(&n);
     return 0;
+}
+
+int
+nvram_attach(struct nvram *n)
+{
+    int r = open_regular(n->dir, LOCK_NAME, &n->lock);
+
+    for (int i = 0; i < NVRAM_ITEMS && (r == 0 || r == -ENOENT); i++)
+        r = open_regular(n->dir, n->items[i].name, &n->items[i].fd);
+    return r == -ENOENT ? 0 : r;
+}
+
+void
+nvram_detach(struct nvram *n)
+{
+    for (int i = 0; i < NVRAM_ITEMS; i++)
+        close_item(&n->items[i]);
+    scope_close(&n->lock);
+    n->lock = -1;
 }
 
 void
@@ -114,9 +131,7 @@ nvram_close(struct nvram *n)
 {
     if (!n)
         return;
-    for (int i = 0; i < NVRAM_ITEMS; i++)
-        close_item(&n->items[i]);
-    scope_close(&n->lock);
+    nvram_detach(n);
     free(n);
 }
 
@@ -234,6 +249,15 @@ read_whole(int fd, const char *name, uint8_t **out, size_t *out_len)
     *out = steal(&buf);
     *out_len = len;
     return 0;
+}
+
+int
+nvram_has(struct nvram *n, enum nvram_item item)
+{
+    struct item *it = &n->items[item];
+    int r = it->fd < 0 ? open_regular(n->dir, it->name, &it->fd) : 0;
+
+    return r == -ENOENT ? 0 : r < 0 ? r : 1;
 }
 
 int

@@ -31,12 +31,17 @@ struct nvram_options {
     enum tpm_version version;
     bool held;        /* there has been a TPM of this version: its permall must not be missing */
     bool manufacture; /* ... but may be, all the same */
+    bool detached;    /* there is nothing to open yet: nvram_attach() comes later */
 };
 
 /* Opens what is there, with the rights that the caller still has.  @dir stays the caller's and must
  * outlive it. */
 int nvram_open(struct nvram **out, int dir, const struct nvram_options *opt);
 void nvram_close(struct nvram *n);
+
+/* Opens what is there, after nvram_open() with .detached or nvram_detach(), which closes it. */
+int nvram_attach(struct nvram *n);
+void nvram_detach(struct nvram *n);
 
 /* Takes swtpm's lock (.lock), creating it if need be, so that no swtpm runs on the directory at the
  * same time.  -EBUSY: somebody holds it. */
@@ -45,6 +50,8 @@ int nvram_lock(struct nvram *n);
 /* Reads an item; the caller frees *@blob.  -ENOENT, unreported: there is none, and there may be
  * none.  All else is reported: a missing permall that must be there, damage, I/O errors. */
 int nvram_load(struct nvram *n, enum nvram_item item, uint8_t **blob, size_t *len);
+/* 1: it is there; 0: it is not; or reported. */
+int nvram_has(struct nvram *n, enum nvram_item item);
 /* Returns when it is durable. */
 int nvram_store(struct nvram *n, enum nvram_item item, const uint8_t *blob, size_t len);
 /* 1: removed; 0: there was none. */

@@ -36,7 +36,11 @@ struct process {
     struct queue queue;
     struct ear ear;
     struct control control; /* of who has the ear */
-    bool told_failure;      /* the daemon knows that the TPM has failed */
+    pthread_mutex_t move_lock;
+    pthread_cond_t moved; /* an answer of the daemon's has come: */
+    bool has_moved;
+    int32_t move_r;
+    bool told_failure; /* the daemon knows that the TPM has failed */
 };
 
 /* The daemon reports for us: our own standard error is closed. */
@@ -68,6 +72,35 @@ put_command(struct process *p, struct message *m)
     return m->len <= ENGINE_MAX && queue_put(&p->queue, &j);
 }
 
+static bool
+take_moved(struct process *p, const struct message *m)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->move_lock);
+
+    if (m->len != sizeof p->move_r)
+        return false;
+    memcpy(&p->move_r, m->body, sizeof p->move_r);
+    p->has_moved = true;
+    pthread_cond_signal(&p->moved);
+    return true;
+}
+
+/* The TPM's thread.  The ear is lent, and no file is used meanwhile: the daemon answers. */
+static int
+on_move(void *arg, enum tpm_move move, unsigned wait_ms)
+{
+    struct process *p = arg;
+    const struct message_move m = {.move = move, .wait_ms = wait_ms};
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&p->move_lock);
+    int r;
+
+    p->has_moved = false;
+    r = message_send(p->link, MESSAGE_MOVE, &m, sizeof m, 0);
+    while (r == 0 && !p->has_moved)
+        pthread_cond_wait(&p->moved, &p->move_lock);
+    return r < 0 ? r : p->move_r;
+}
+
 /* The daemon has gone or makes no sense.  Its mount has gone with it, so there is nowhere to store
  * to. */
 static void
@@ -87,6 +120,10 @@ read_link(struct process *p)
         break;
     case MESSAGE_STOP:
         queue_stop(&p->queue);
+        break;
+    case MESSAGE_MOVED:
+        if (!take_moved(p, &m))
+            _exit(EXIT_FAILURE);
         break;
     default:
         _exit(EXIT_FAILURE);
@@ -166,7 +203,10 @@ set_up_machine(struct process *p)
     p->machine = (struct machine){.version = p->opt.version,
                                   .nvram = p->nvram,
                                   .reject_locality_4 = p->opt.reject_locality_4,
-                                  .is_controlled = p->opt.control};
+                                  .is_controlled = p->opt.control,
+                                  .place = p->opt.incoming ? MACHINE_INCOMING : MACHINE_HERE,
+                                  .move = p->opt.moves ? on_move : NULL,
+                                  .move_arg = p};
     if (!p->opt.control)
         return;
     p->control = (struct control){.ops = &control_ops,
@@ -197,8 +237,10 @@ static int
 start(struct process *p)
 {
     const struct message_start *s = &p->start;
-    struct nvram_options opt = {
-        .version = p->opt.version, .held = s->held, .manufacture = p->opt.manufacture};
+    struct nvram_options opt = {.version = p->opt.version,
+                                .held = s->held || p->opt.incoming,
+                                .manufacture = p->opt.manufacture,
+                                .detached = p->opt.incoming};
     int r = root_open(&p->root, s->path, (dev_t)s->dev, s->privileged);
 
     queue_init(&p->queue);
@@ -214,7 +256,7 @@ start(struct process *p)
         r = confine_calls(p->root.dir, p->opt.control);
     if (r == 0)
         r = ear_start(&p->ear);
-    if (r == 0)
+    if (r == 0 && !p->opt.incoming)
         r = nvram_lock(p->nvram);
     return r < 0 ? r : power_on(p);
 }
@@ -336,7 +378,10 @@ finish(struct process *p, int r)
 static __attribute__((noreturn)) void
 run(const struct tpm_options *opt, int link)
 {
-    struct process p = {.opt = *opt, .root = {.dir = -1, .tree = -1, .mounts = -1}};
+    struct process p = {.opt = *opt,
+                        .root = {.dir = -1, .tree = -1, .mounts = -1},
+                        .move_lock = PTHREAD_MUTEX_INITIALIZER,
+                        .moved = PTHREAD_COND_INITIALIZER};
     int *const inherited[] = {&p.opt.control, &p.opt.pcap};
     int r;
 

@@ -15,6 +15,14 @@
 enum tpm_version { TPM_VERSION_NONE = 0, TPM_VERSION_1_2 = 12, TPM_VERSION_2_0 = 20 };
 enum tpm_startup { TPM_STARTUP_NONE, TPM_STARTUP_CLEAR, TPM_STARTUP_STATE };
 
+/* What the TPM's process asks of the daemon, with a control channel. */
+enum tpm_move {
+    TPM_RELEASE, /* let the image go, to take it back only as it is now */
+    TPM_GIVE_UP, /* let it go, and wait for it as one that is yet to come */
+    TPM_TAKE,
+};
+enum { TPM_MOVE_MAX_MS = 30000 }; /* the longest that a take may wait */
+
 struct tpm_options {
     enum tpm_version version;
     enum tpm_startup startup;
@@ -24,6 +32,8 @@ struct tpm_options {
      * NONE. */
     int control;
     int pcap;               /* a file from pcap_create(), or 0 */
+    bool moves;             /* the daemon does what enum tpm_move says */
+    bool incoming;          /* the image is elsewhere yet: there are no files to open */
     bool terminate;         /* end when the control channel's client leaves */
     bool reject_locality_4; /* what only a machine's hardware may use */
     bool no_sandbox; /* for debugging; the mount owner's rights, without capabilities, all the same

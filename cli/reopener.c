@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/reopener.h"
+#include "base/report.h"
+#include "base/sandbox.h"
+#include "base/scope.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <pthread.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+enum { IMAGE, ANCHOR, FILES, LINE = 512, SLACK_MS = 10000 };
+
+struct request {
+    uint32_t file;
+    uint32_t wait_ms;
+};
+
+struct answer {
+    int32_t r;
+    struct dev_files files; /* their descriptors come along */
+    char line[LINE];        /* what there is to report; empty: nothing */
+};
+
+struct reopener {
+    pid_t pid;
+    int fd; /* SOCK_SEQPACKET */
+    struct door {
+        struct reopener *r;
+        uint32_t file;
+    } doors[FILES];
+};
+
+union control {
+    struct cmsghdr align;
+    char space[CMSG_SPACE(DEV_FILES_MAX * sizeof(int))];
+};
+
+/* ---- the child ------------------------------------------------------------------------------ */
+
+static void
+keep_only(int fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    for (int i = 0; null >= 0 && i <= STDERR_FILENO; i++)
+        dup2(null, i);
+    dup2(fd, STDERR_FILENO + 1);
+    close_range(STDERR_FILENO + 2, ~0U, 0);
+}
+
+/* With the right to files of others, as the daemon had when it opened them. */
+static int
+confine(void)
+{
+    static const int calls[] = {SCMP_SYS(open),     SCMP_SYS(openat),    SCMP_SYS(stat),
+                                SCMP_SYS(lstat),    SCMP_SYS(ioctl),     SCMP_SYS(flock),
+                                SCMP_SYS(readlink), SCMP_SYS(getdents64)};
+    const struct sandbox_options opt = {
+        .calls = calls, .n_calls = sizeof calls / sizeof *calls, .paths = SANDBOX_ANY_PATH};
+    const uint64_t keep = SANDBOX_CAP(CAP_DAC_OVERRIDE) | SANDBOX_CAP(CAP_DAC_READ_SEARCH);
+    int r;
+
+    sandbox_bound_capabilities(keep);
+    r = sandbox_keep_capabilities(keep);
+    return r < 0 ? r : sandbox_enter(&opt);
+}
+
+/* The daemon reports it. */
+static void
+keep_line(void *arg, enum report_level level, const char *line)
+{
+    struct answer *a = arg;
+
+    (void)level;
+    if (!*a->line)
+        snprintf(a->line, sizeof a->line, "%s", line);
+}
+
+static int
+send_answer(int fd, const struct answer *a)
+{
+    const struct dev_files *files = &a->files;
+    union control control = {0};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)a, .iov_len = sizeof *a};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (files->n > 0) {
+        struct cmsghdr *h;
+
+        msg.msg_control = &control;
+        msg.msg_controllen = CMSG_SPACE(files->n * sizeof(int));
+        h = CMSG_FIRSTHDR(&msg);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(files->n * sizeof(int));
+        memcpy(CMSG_DATA(h), files->fds, files->n * sizeof(int));
+    }
+    return sendmsg(fd, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* A lock belongs to what was opened, not to who opened it: it stays with the daemon's copy. */
+static int
+serve_one(int fd, const char *path, unsigned wait_ms)
+{
+    AUTO(dev_closep) struct dev *d = NULL;
+    struct answer a = {0};
+
+    report_set_sink(keep_line, &a);
+    a.r = path ? dev_file_open_within(&d, path, 0, wait_ms) : -EINVAL;
+    if (a.r == 0)
+        dev_file_lend(d, &a.files);
+    return send_answer(fd, &a);
+}
+
+static void
+serve(const char *const paths[FILES], bool sandbox)
+{
+    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
+    int fd = STDERR_FILENO + 1;
+    struct request q;
+    sigset_t none;
+
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    prctl(PR_SET_NAME, "vnvram-image");
+    prctl(PR_SET_DUMPABLE, 0);
+    setsid();
+    if (chdir("/") < 0 || (sandbox && confine() < 0))
+        return;
+    while (recv(fd, &q, sizeof q, 0) == (ssize_t)sizeof q)
+        if (serve_one(fd, q.file < FILES ? paths[q.file] : NULL, q.wait_ms) < 0)
+            return;
+}
+
+/* The daemon and its child will be elsewhere.  NULL: no memory. */
+static char *
+absolute(const char *path)
+{
+    AUTO_FREE char *cwd = *path == '/' ? NULL : getcwd(NULL, 0);
+    char *whole = NULL;
+
+    if (!cwd)
+        return *path == '/' ? strdup(path) : NULL;
+    return asprintf(&whole, "%s/%s", cwd, path) < 0 ? NULL : whole;
+}
+
+/* ---- the daemon's side ---------------------------------------------------------------------- */
+
+int
+reopener_new(struct reopener **out, const char *image, const char *anchor, bool sandbox)
+{
+    AUTO_FREE char *anchor_path = anchor ? absolute(anchor) : NULL;
+    const char *const paths[FILES] = {image, anchor_path};
+    AUTO_FREE struct reopener *r = calloc(1, sizeof *r);
+    int fds[2];
+
+    if (!r || (anchor && !anchor_path))
+        return report(-ENOMEM, "no memory for a helper");
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+        return report(-errno, "cannot make a socket: %s", errno_text(-errno));
+    r->pid = fork();
+    if (r->pid == 0) {
+        keep_only(fds[1]);
+        serve(paths, sandbox);
+        _exit(EXIT_SUCCESS);
+    }
+    close(fds[1]);
+    r->fd = fds[0];
+    if (r->pid < 0) {
+        int err = -errno;
+
+        close(r->fd);
+        return report(err, "cannot start a process: %s", errno_text(err));
+    }
+    for (uint32_t i = 0; i < FILES; i++)
+        r->doors[i] = (struct door){r, i};
+    *out = steal(&r);
+    return 0;
+}
+
+/* The descriptors that came take the places of those that the helper had. */
+static unsigned
+collect(struct msghdr *msg, struct dev_files *files)
+{
+    unsigned n = 0;
+
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(msg); h; h = CMSG_NXTHDR(msg, h)) {
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        n = (unsigned)((h->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(files->fds, CMSG_DATA(h), n * sizeof(int));
+    }
+    return n;
+}
+
+static int
+receive(int fd, struct answer *a)
+{
+    union control control = {0};
+    struct iovec iov = {.iov_base = a, .iov_len = sizeof *a};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof control};
+    unsigned wanted;
+    ssize_t n;
+
+    do
+        n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    wanted = a->files.n;
+    a->files.n = collect(&msg, &a->files);
+    a->line[sizeof a->line - 1] = '\0';
+    return n == (ssize_t)sizeof *a && a->files.n == wanted ? 0 : -EIO;
+}
+
+/* One at a time: a store's take. */
+static int
+reopen(void *arg, unsigned wait_ms, struct dev_files *files)
+{
+    const struct door *door = arg;
+    const struct request q = {.file = door->file, .wait_ms = wait_ms};
+    struct pollfd p = {.fd = door->r->fd, .events = POLLIN};
+    struct answer a = {0};
+    int r = send(p.fd, &q, sizeof q, MSG_NOSIGNAL) < 0 ? -EIO : 0;
+
+    if (r == 0 && poll(&p, 1, (int)wait_ms + SLACK_MS) != 1)
+        r = -EIO;
+    if (r == 0)
+        r = receive(p.fd, &a);
+    *files = a.files;
+    if (r < 0)
+        report(r, "the process that opens the image does not answer");
+    else if (a.r < 0)
+        r = report(a.r, "%s", *a.line ? a.line : "cannot be opened");
+    else if (files->n == 0)
+        r = report(-EIO, "the process that opens the image gave nothing");
+    while (r < 0 && files->n > 0)
+        close(files->fds[--files->n]);
+    return r;
+}
+
+void
+reopener_serve(struct reopener *r, struct dev *d, bool anchor)
+{
+    dev_file_set_reopen(d, reopen, &r->doors[anchor ? ANCHOR : IMAGE]);
+}
+
+void
+reopener_free(struct reopener *r)
+{
+    if (!r)
+        return;
+    close(r->fd); /* it ends, and cannot linger: what it waits for has a deadline */
+    while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    free(r);
+}
