@@ -29,6 +29,8 @@ secret_pool_init(void)
     void *first;
 
     gcry_control(GCRYCTL_DISABLE_SECMEM_WARN); /* secret_new() says it better */
+    gcry_control(
+        GCRYCTL_DISABLE_LOCKED_SECMEM); /* pool_lock() does it, and only when there are secrets */
     gcry_control(GCRYCTL_INIT_SECMEM, POOL_SIZE, 0);
     /* The library does not tell where its pool is; the first allocation lies at its start. */
     first = gcry_malloc_secure(1);
@@ -49,12 +51,13 @@ secret_pool_wipe_in_children(void)
         madvise(pool, POOL_SIZE, MADV_WIPEONFORK);
 }
 
+/* Pages that nobody uses take no memory. */
 static int
 pool_lock(void)
 {
     if (locked_by == getpid())
         return 0;
-    if (pool && mlock(pool, POOL_SIZE) == 0) {
+    if (pool && mlock2(pool, POOL_SIZE, MLOCK_ONFAULT) == 0) {
         locked_by = getpid();
         return 0;
     }
