@@ -51,6 +51,8 @@ static const struct command commands[] = {
     {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmount, and return when the image is free",
      cmd_unmount, NULL},
     {"status", FOR_STATUS, 0, 1, "[DIRECTORY]", "Tell whether mounts are well", cmd_status, NULL},
+    {"doctor", FOR_DOCTOR, 1, 1, "DIRECTORY|DOMAIN",
+     "Look for what usually goes wrong around a mount", cmd_doctor, NULL},
     {0},
 };
 

@@ -422,6 +422,8 @@ static const struct option_row rows[] = {
      .set = set_swtpm_key, .field = FIELD(swtpm_migration_key)},
     {"tpm", "2.0|1.2", "with --swtpm: only the state of such a TPM", FOR_IMPORT | FOR_EXPORT,
      .set = set_tpm},
+    {"user", "USER", "who works on the mount; default: you, or whom libvirt takes", FOR_DOCTOR,
+     .set = set_string, .field = FIELD(user)},
     {"all", NULL, "every mount of vnvram's on this host", FOR_STATUS, .letter = 'a',
      .set = set_true, .field = FIELD(all)},
     {"repair", NULL, "mend what has a good copy: a superblock, a torn last commit", FOR_CHECK,
@@ -524,8 +526,8 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(debug)},
 
     /* words behind -o: keys */
-    {"key_file", "PATH", "read the key from a file", FOR_KEYED, .word = true, .set = set_key_word,
-     .field = FIELD(key)},
+    {"key_file", "PATH", "read the key from a file", FOR_KEYED | FOR_DOCTOR, .word = true,
+     .set = set_key_word, .field = FIELD(key)},
     {"key_fd", "FD", "read the key from a descriptor", FOR_KEYED, .word = true, .set = set_key_word,
      .field = FIELD(key)},
     {"key", "TEXT", "the key itself; seen by whoever looks at the right moment", FOR_KEYED,
