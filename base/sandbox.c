@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -81,10 +82,17 @@ struct ruleset {
     uint64_t fs, net, scoped;
 };
 
+struct port_rule {
+    uint64_t access, port;
+};
+
 enum {
     FS_TRUNCATE = 1 << 14,
-    NET_ALL = 3,    /* bind and connect, TCP */
+    NET_CONNECT = 2,
+    NET_ALL = 3, /* bind and connect, TCP */
+    NET_RULE = 2,
     SCOPED_ALL = 3, /* abstract sockets and signals, to outside */
+    PORT_DNS = 53,
     VERSION_NET = 4,
     VERSION_SCOPED = 6,
 };
@@ -107,6 +115,46 @@ all_fs_rights(int version)
     return (UINT64_C(1) << bits[(size_t)version < last ? (size_t)version : last]) - 1;
 }
 
+/* What is not there needs no rule. */
+static int
+allow_reading(int set, const char *path)
+{
+    struct landlock_path_beneath_attr rule = {.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE};
+    AUTO_FD int fd = path ? open(path, O_PATH | O_CLOEXEC) : -1;
+
+    rule.parent_fd = fd;
+    return fd >= 0 && syscall(SYS_landlock_add_rule, set, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0
+               ? -errno
+               : 0;
+}
+
+static int
+allow_port(int set, uint16_t port)
+{
+    struct port_rule rule = {.access = NET_CONNECT, .port = port};
+
+    return syscall(SYS_landlock_add_rule, set, NET_RULE, &rule, 0) < 0 ? -errno : 0;
+}
+
+/* Names are looked up in /etc, and where systemd-resolved has its part of that. */
+static int
+allow_reconnecting(int set, int version, const struct sandbox_connect *c)
+{
+    int r = allow_reading(set, c->file);
+
+    if (r == 0)
+        r = allow_reading(set, c->directory);
+    if (r == 0 && c->resolve)
+        r = allow_reading(set, "/etc");
+    if (r == 0 && c->resolve)
+        r = allow_reading(set, "/run/systemd/resolve");
+    if (r == 0 && version >= VERSION_NET && c->port)
+        r = allow_port(set, c->port);
+    if (r == 0 && version >= VERSION_NET && c->resolve)
+        r = allow_port(set, PORT_DNS);
+    return r;
+}
+
 static int
 restrict_paths(const struct sandbox_options *opt)
 {
@@ -124,12 +172,16 @@ restrict_paths(const struct sandbox_options *opt)
                       LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | FS_TRUNCATE),
     };
     AUTO_FD int fd = -1;
+    int r;
 
     if (version == 0 || opt->paths == SANDBOX_ANY_PATH)
         return 0;
     fd = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
     if (fd < 0)
         return -errno;
+    r = allow_reconnecting(fd, version, &opt->connect);
+    if (r < 0)
+        return r;
     if (opt->paths == SANDBOX_BENEATH &&
         syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) < 0)
         return -errno;
@@ -311,16 +363,70 @@ allow_child(scmp_filter_ctx f, pid_t child)
     return r < 0 ? r : allow_all(f, waits, sizeof waits / sizeof *waits);
 }
 
+/* Sockets of @family and @type, whatever flags are with it. */
+static int
+allow_sockets(scmp_filter_ctx f, int family, int type)
+{
+    return seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2,
+                            SCMP_CMP(0, SCMP_CMP_EQ, (uint64_t)family, 0),
+                            SCMP_CMP(1, SCMP_CMP_MASKED_EQ,
+                                     (uint32_t) ~(SOCK_CLOEXEC | SOCK_NONBLOCK), (uint64_t)type));
+}
+
 /* syslog(3) connects again when its daemon was restarted. */
 static int
 allow_log(scmp_filter_ctx f)
 {
     static const int calls[] = {SCMP_SYS(connect), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt)};
-    int r = seccomp_rule_add(
-        f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_CMP(0, SCMP_CMP_EQ, AF_UNIX, 0),
-        SCMP_CMP(1, SCMP_CMP_MASKED_EQ, (uint32_t) ~(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_DGRAM));
+    int r = allow_sockets(f, AF_UNIX, SOCK_DGRAM);
 
     return r < 0 ? r : allow_all(f, calls, sizeof calls / sizeof *calls);
+}
+
+/* Reads of files: which, is Landlock's to say. */
+static int
+allow_opening_to_read(scmp_filter_ctx f)
+{
+    static const int calls[] = {SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2)};
+    int r = seccomp_rule_add(
+        f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+        SCMP_CMP(2, SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE, O_RDONLY));
+
+    return r < 0 ? r : allow_all(f, calls, sizeof calls / sizeof *calls);
+}
+
+/* What libc's resolver does. */
+static int
+allow_resolving(scmp_filter_ctx f)
+{
+    static const int calls[] = {SCMP_SYS(bind), SCMP_SYS(sendmmsg), SCMP_SYS(getpeername)};
+    int r = allow_sockets(f, AF_INET, SOCK_DGRAM);
+
+    if (r == 0)
+        r = allow_sockets(f, AF_INET6, SOCK_DGRAM);
+    if (r == 0)
+        r = allow_sockets(f, AF_NETLINK, SOCK_RAW);
+    if (r == 0)
+        r = allow_if(f, SCMP_SYS(ioctl), 1, FIONREAD);
+    return r < 0 ? r : allow_all(f, calls, sizeof calls / sizeof *calls);
+}
+
+static int
+allow_connecting(scmp_filter_ctx f, const struct sandbox_connect *c)
+{
+    static const int calls[] = {SCMP_SYS(connect), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt),
+                                SCMP_SYS(getsockname)};
+    int r = c->local || c->port ? allow_all(f, calls, sizeof calls / sizeof *calls) : 0;
+
+    if (r == 0 && c->local)
+        r = allow_sockets(f, AF_UNIX, SOCK_STREAM);
+    if (r == 0 && c->port)
+        r = allow_sockets(f, AF_INET, SOCK_STREAM);
+    if (r == 0 && c->port)
+        r = allow_sockets(f, AF_INET6, SOCK_STREAM);
+    if (r == 0 && (c->file || c->directory || c->resolve))
+        r = allow_opening_to_read(f);
+    return r == 0 && c->resolve ? allow_resolving(f) : r;
 }
 
 static int
@@ -345,6 +451,8 @@ add_rules(scmp_filter_ctx f, const struct sandbox_options *opt)
         r = allow_child(f, opt->child);
     if (r == 0 && opt->may_log)
         r = allow_log(f);
+    if (r == 0)
+        r = allow_connecting(f, &opt->connect);
     return r < 0 ? r : allow_all(f, opt->calls, opt->n_calls);
 }
 

@@ -29,6 +29,15 @@ enum sandbox_paths {
     SANDBOX_ANY_PATH,
 };
 
+/* Connecting again to one server that is known already; all zero: none. */
+struct sandbox_connect {
+    bool local;            /* by a Unix domain socket */
+    uint16_t port;         /* or by TCP, to this port */
+    bool resolve;          /* whose host's name is looked up each time */
+    const char *file;      /* a file that is read for it, or NULL */
+    const char *directory; /* one whose files are */
+};
+
 struct sandbox_options {
     /* System calls beside those that every process of ours needs: memory, threads, time,
      * randomness, and reading and writing what is open. */
@@ -38,6 +47,7 @@ struct sandbox_options {
     int dir;
     pid_t child;  /* may be signalled and waited for; 0: there is none */
     bool may_log; /* may make datagram sockets and connect them: syslog, sd_notify(3) */
+    struct sandbox_connect connect;
 };
 
 /* After sandbox_keep_capabilities().  What is not allowed fails with EPERM; a foreign

@@ -48,7 +48,7 @@ static int
 check_once(const char *path, struct options *o, struct notes *notes, struct check_result *res)
 {
     AUTO(dev_closep) struct dev *d = NULL;
-    int r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
+    int r = dev_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK, &o->dev);
 
     if (r < 0)
         return r;
@@ -131,7 +131,7 @@ repair(const char *path, struct options *o, struct notes *before)
     int r = o->key.given ? keys_read(&o->key, false) : 0;
 
     if (r == 0)
-        r = dev_file_open(&d, path, 0);
+        r = dev_open(&d, path, 0, &o->dev);
     if (r < 0)
         return r;
     r = check_image(d, image_unlock_if_given, &o->key, take_note, before, &res);
@@ -225,7 +225,7 @@ cmd_check(struct options *o)
         return finding_exit_code(report(-EINVAL, "anchor= is of use with --repair only; "
                                                  "\"vnvram info\" compares the two"));
     if (o->salvage)
-        return image_advise(path, salvage_image(path, o->salvage, &o->key));
+        return image_advise(path, salvage_image(path, o->salvage, o));
     r = o->repair ? check_and_repair(path, o, &mended, &notes, &res)
                   : check_with_retries(path, o, &notes, &res);
     if (o->json)

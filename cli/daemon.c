@@ -158,9 +158,10 @@ daemon_clean_up(int keep, int keep_too)
     signal(SIGCHLD, SIG_DFL); /* ignored, our children would leave no exit code */
 }
 
-/* Root's TPM process may run as another user, and only a capability signals that one. */
+/* Root's TPM process may run as another user, and only a capability signals that one.  So may the
+ * server at a socket: connecting to it takes a right to the socket's file, and the path to it. */
 int
-daemon_confine(pid_t child, bool is_others)
+daemon_confine(pid_t child, bool is_others, const struct sandbox_connect *connect)
 {
     static const int calls[] = {SCMP_SYS(fadvise64), SCMP_SYS(arm_fadvise64_64), SCMP_SYS(chdir),
                                 SCMP_SYS(setsid)};
@@ -169,8 +170,10 @@ daemon_confine(pid_t child, bool is_others)
         .n_calls = sizeof calls / sizeof *calls,
         .child = child,
         .may_log = true,
+        .connect = *connect,
     };
-    const uint64_t keep = SANDBOX_CAP(CAP_LEASE) | (is_others ? SANDBOX_CAP(CAP_KILL) : 0);
+    const uint64_t keep = SANDBOX_CAP(CAP_LEASE) | (is_others ? SANDBOX_CAP(CAP_KILL) : 0) |
+                          (connect->local ? SANDBOX_CAP(CAP_DAC_OVERRIDE) : 0);
     int r;
 
     tzset(); /* for syslog(3): it reads a file */

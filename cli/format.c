@@ -87,8 +87,10 @@ write_image(struct dev *d, struct format_spec *spec, struct options *o)
 
     if (r < 0)
         return r;
-    if (!o->key.given)
+    if (!o->key.given) {
+        image_warn_exposed(d);
         return store_format(d, spec, sealer_plain());
+    }
     spec->seal_mode = SEAL_AES_CBC_HMAC_SHA256;
     r = keys_new_volume(&o->key, spec->uuid, spec->keyslots, &spec->key_size, &sealer);
     return r < 0 ? r : store_format(d, spec, sealer);
@@ -121,8 +123,8 @@ static int
 format_device(const char *path, struct options *o, struct format_spec *spec)
 {
     AUTO(dev_closep) struct dev *d = NULL;
-    int is_new = create_file(path);
-    int r = is_new < 0 ? is_new : dev_file_open(&d, path, 0);
+    int is_new = dev_is_path(path) ? create_file(path) : 0;
+    int r = is_new < 0 ? is_new : dev_open(&d, path, 0, &o->dev);
 
     if (r == 0 && !o->force)
         r = may_overwrite(d);

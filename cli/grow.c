@@ -33,7 +33,7 @@ open_image(struct grown *g, struct options *o, struct dev **d)
     int r = keys_read(&o->key, false);
 
     if (r == 0)
-        r = dev_file_open(&g->dev, o->args[0], 0);
+        r = dev_open(&g->dev, o->args[0], 0, &o->dev);
     if (r == 0)
         r = anchor_from_options(&g->anchor, o, false);
     opt.anchor = g->anchor;

@@ -4,6 +4,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "base/utf8.h"
+#include "core/dev_nbd.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -46,6 +47,16 @@ image_advise(const char *path, int r)
             report(r, "%s: %s; what to do: %s", path, finding_name(r), advice[i].next);
     }
     return finding_exit_code(r);
+}
+
+void
+image_warn_exposed(const struct dev *d)
+{
+    if (dev_is_exposed(d))
+        report_at(REPORT_WARNING, 0,
+                  "%s: goes over the network in the clear, and the image is not sealed: whoever is "
+                  "on the way can read and change it",
+                  d->name);
 }
 
 /* ---- reports kept back --------------------------------------------------------------------------
@@ -128,8 +139,7 @@ image_unlock_if_given(void *arg, const struct superblock *sb, struct sealer **ou
 
 /* What a look is to do. */
 struct look_order {
-    struct key_options *key;
-    const char *anchor;
+    struct options *o;
     image_visit *visit; /* NULL: nothing more */
     void *arg;
 };
@@ -138,10 +148,11 @@ static int
 look_through_store(struct look *l, struct dev **d, const struct look_order *order)
 {
     AUTO(anchor_closep) struct anchor *a = NULL;
+    struct options *o = order->o;
     struct store_options opt = {
-        .read_only = true, .unlock = image_unlock_if_given, .unlock_arg = order->key};
+        .read_only = true, .unlock = image_unlock_if_given, .unlock_arg = &o->key};
     struct store *s;
-    int r = order->anchor ? anchor_file_open(&a, order->anchor, true, false) : 0;
+    int r = o->anchor ? anchor_file_open(&a, o->anchor, true, false) : 0;
 
     opt.anchor = a;
     if (r == 0)
@@ -266,7 +277,7 @@ static int
 look_once(struct look *l, const char *path, const struct look_order *order)
 {
     AUTO(dev_closep) struct dev *d = NULL;
-    int r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
+    int r = dev_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK, &order->o->dev);
 
     *l = (struct look){0};
     if (r < 0)
@@ -276,11 +287,11 @@ look_once(struct look *l, const char *path, const struct look_order *order)
 }
 
 int
-image_look_into(struct look *l, const char *path, struct key_options *key, const char *anchor,
-                image_visit *visit, void *arg)
+image_look_into(struct look *l, const char *path, struct options *o, image_visit *visit, void *arg)
 {
-    const struct look_order order = {.key = key, .anchor = anchor, .visit = visit, .arg = arg};
-    int r = key->given ? keys_read(key, false) : 0; /* asks, maybe: before the image is open */
+    const struct look_order order = {.o = o, .visit = visit, .arg = arg};
+    int r =
+        o->key.given ? keys_read(&o->key, false) : 0; /* asks, maybe: before the image is open */
 
     if (r < 0)
         return r;
@@ -289,7 +300,7 @@ image_look_into(struct look *l, const char *path, struct key_options *key, const
 
         image_hold_reports();
         r = look_once(l, path, &order);
-        again = r == -EUCLEAN || r == -EBADMSG || (r == -ESTALE && anchor) ||
+        again = r == -EUCLEAN || r == -EBADMSG || (r == -ESTALE && o->anchor) ||
                 (r == 0 && l->info.recovered);
         if (!again || try == LOOK_TRIES)
             break;
@@ -302,9 +313,9 @@ image_look_into(struct look *l, const char *path, struct key_options *key, const
 }
 
 int
-image_look(struct look *l, const char *path, struct key_options *key, const char *anchor)
+image_look(struct look *l, const char *path, struct options *o)
 {
-    return image_look_into(l, path, key, anchor, NULL, NULL);
+    return image_look_into(l, path, o, NULL, NULL);
 }
 
 void

@@ -18,6 +18,9 @@ void image_hold_reports(void);
 void image_drop_reports(void);
 void image_show_reports(void);
 
+/* That an image that is not sealed goes over a network in the clear. */
+void image_warn_exposed(const struct dev *d);
+
 /* How often a look is taken, and how long after the one before. */
 enum { LOOK_TRIES = 5, LOOK_PAUSE_MS = 60 };
 void image_pause(void);
@@ -32,15 +35,15 @@ struct look {
     bool key_missing;           /* nothing was authenticated, no bank was read */
 };
 
-/* Opens the image at @path read-only, without its lock and without writing to it, and compares it
- * with the anchor in the file @anchor (NULL: none).  Findings have been reported. */
-int image_look(struct look *l, const char *path, struct key_options *key, const char *anchor);
+/* Opens the image @path read-only, with the key of @o, without its lock and without writing to it,
+ * and compares it with the anchor of @o, if there is one.  Findings have been reported. */
+int image_look(struct look *l, const char *path, struct options *o);
 /* The same, and @visit may read from the open store before it is closed; without a key that is
  * needed there is none, and it is not called.  It may be called again, when a commit came in
  * between. */
 typedef int image_visit(void *arg, struct store *s);
-int image_look_into(struct look *l, const char *path, struct key_options *key, const char *anchor,
-                    image_visit *visit, void *arg);
+int image_look_into(struct look *l, const char *path, struct options *o, image_visit *visit,
+                    void *arg);
 void image_look_fini(struct look *l);
 
 /* As keys_unlock(), but silent about a key that is missing. */

@@ -353,7 +353,7 @@ cmd_info(struct options *o)
     AUTO(nv_views_fini) struct nv_views nv = {0};
     AUTO_FREE struct slot_view *view = NULL;
     const char *path = o->args[0];
-    int r = image_look_into(&l, path, &o->key, o->anchor, view_states, &nv);
+    int r = image_look_into(&l, path, o, view_states, &nv);
 
     if (r < 0)
         return image_advise(path, r);

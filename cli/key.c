@@ -60,7 +60,7 @@ keyring_open(struct keyring *k, struct options *o, bool with_new)
     if (r == 0 && with_new)
         r = keys_read(&o->new_key, true);
     if (r == 0)
-        r = dev_file_open(&k->dev, o->args[1], 0);
+        r = dev_open(&k->dev, o->args[1], 0, &o->dev);
     if (r == 0)
         r = anchor_from_options(&k->anchor, o, false);
     opt.anchor = k->anchor;
@@ -239,7 +239,7 @@ static int
 explain_none(struct options *o)
 {
     struct look look;
-    int r = image_look(&look, o->args[1], &o->key, o->anchor);
+    int r = image_look(&look, o->args[1], o);
 
     if (r < 0)
         return r;
@@ -247,12 +247,12 @@ explain_none(struct options *o)
     return report(-EUCLEAN, "%s: no superblock can be read", o->args[1]);
 }
 
-/* @flags as for dev_file_open().  Superblocks change only under the image's lock, never while it is
+/* @flags as for dev_open().  Superblocks change only under the image's lock, never while it is
  * mounted: a mere look needs none. */
 static int
 copies_open(struct copies *c, struct options *o, unsigned flags)
 {
-    int r = dev_file_open(&c->dev, o->args[1], flags);
+    int r = dev_open(&c->dev, o->args[1], flags, &o->dev);
 
     if (r == 0)
         r = read_copies(c);

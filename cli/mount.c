@@ -15,6 +15,7 @@
 #include "cli/image.h"
 #include "cli/reopener.h"
 #include "cli/tpmroom.h"
+#include "core/dev_nbd.h"
 #include "fs/fs.h"
 #include "fs/json.h"
 #include "fs/mountinfo.h"
@@ -51,6 +52,7 @@ struct mount {
     struct reopener *reopener; /* NULL: the image stays here */
     struct anchor *anchor;     /* NULL: none */
     struct store *store;
+    struct dev *dev; /* the store's */
     struct fs *fs;
     struct session *session;
 
@@ -246,15 +248,18 @@ open_once(struct mount *m)
         .accept_rollback = m->o->accept_rollback,
     };
     AUTO(dev_closep) struct dev *dev = NULL;
-    int r = dev_file_open(&dev, m->image,
-                          (looks ? DEV_READ_ONLY : 0) | (m->o->incoming ? DEV_NO_LOCK : 0));
+    int r = dev_open(&dev, m->image,
+                     (looks ? DEV_READ_ONLY : 0) | (m->o->incoming ? DEV_NO_LOCK : 0), &m->o->dev);
 
     if (r == 0 && m->reopener)
         reopener_serve(m->reopener, dev, false);
     opt.anchor = m->anchor;
     if (r == 0)
         r = store_open(&m->store, dev, &opt);
-    return r < 0 ? r : dev_file_lease(steal(&dev)); /* the store's now */
+    if (r < 0)
+        return r;
+    m->dev = steal(&dev); /* the store's now */
+    return dev_file_lease(m->dev);
 }
 
 /* Beside a daemon that writes: a commit caught in the middle looks like damage. */
@@ -301,6 +306,8 @@ open_store(struct mount *m)
     r = m->o->incoming ? open_incoming(m) : open_once(m);
     if (r < 0)
         image_advise(m->image, r);
+    else if (store_superblock(m->store)->seal_mode == SEAL_NONE)
+        image_warn_exposed(m->dev);
     return r;
 }
 
@@ -421,11 +428,13 @@ static int
 enter_sandbox(struct mount *m)
 {
     struct tpm_start start = {0};
+    struct sandbox_connect connect;
 
     if (m->o->no_sandbox)
         return 0;
     choose_tpm_user(m, &start);
-    return daemon_confine(m->tpm_pid, m->tpm_pid && start.uid != geteuid());
+    dev_sandbox(m->dev, &connect);
+    return daemon_confine(m->tpm_pid, m->tpm_pid && start.uid != geteuid(), &connect);
 }
 
 /* The threads, and the first requests. */
@@ -706,9 +715,9 @@ resolve(struct mount *m)
 {
     struct stat st;
 
-    m->image = realpath(m->o->args[0], NULL);
+    m->image = dev_real_name(m->o->args[0]);
     if (!m->image)
-        return report(-EIO, "%s: cannot open: %s", m->o->args[0], errno_text(-errno));
+        return dev_is_path(m->o->args[0]) ? -EIO : -EINVAL; /* reported there */
     m->dir = mountinfo_realpath(m->o->args[1]);
     if (!m->dir)
         return report(-EIO, "%s: cannot mount there: %s", m->o->args[1], errno_text(-errno));

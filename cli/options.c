@@ -191,6 +191,18 @@ set_ctrl_fd(struct options *o, const struct option_row *row, const char *name, c
 }
 
 static int
+set_reconnect(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    unsigned long n;
+
+    (void)row;
+    if (set_number(name, value, 10, 24 * 60 * 60, &n) < 0)
+        return -EINVAL;
+    o->dev.reconnect_s = (unsigned)n;
+    return 0;
+}
+
+static int
 set_tpm(struct options *o, const struct option_row *row, const char *name, const char *value)
 {
     (void)row;
@@ -525,6 +537,12 @@ static const struct option_row rows[] = {
     {"debug", NULL, "show each FUSE request; implies foreground", FOR_MOUNT, .word = true,
      .set = set_true, .field = FIELD(debug)},
 
+    /* words behind -o: NBD */
+    {"reconnect", "SECONDS", "how long to wait for an NBD server that does not answer; default: 60",
+     FOR_KEYED, .word = true, .set = set_reconnect},
+    {"unsafe_cache", NULL, "write to an NBD server though it cannot flush", FOR_KEYED, .word = true,
+     .set = set_true, .field = FIELD(dev.unsafe_cache)},
+
     /* words behind -o: keys */
     {"key_file", "PATH", "read the key from a file", FOR_KEYED | FOR_DOCTOR, .word = true,
      .set = set_key_word, .field = FIELD(key)},
@@ -787,6 +805,7 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
     int r = 0, c;
 
     *o = (struct options){.key.fd = -1,
+                          .dev = DEV_OPTIONS_INIT,
                           .new_key.fd = -1,
                           .swtpm_key.fd = -1,
                           .swtpm_migration_key.fd = -1,

@@ -39,6 +39,7 @@ enum swtpm_form { SWTPM_FORM_NONE, SWTPM_FORM_DIR, SWTPM_FORM_LINEAR, SWTPM_FORM
 
 struct options {
     struct key_options key;
+    struct dev_options dev;
 
     /* format, size */
     const char *profile;

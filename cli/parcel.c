@@ -296,7 +296,7 @@ parcels_commit(const struct parcels *p, struct options *o, const char *path,
     int r = keys_read(&o->key, false);
 
     if (r == 0)
-        r = dev_file_open(&d, path, 0);
+        r = dev_open(&d, path, 0, &o->dev);
     if (r == 0)
         r = anchor_from_options(&anchor, o, false);
     opt.anchor = anchor;
@@ -382,7 +382,7 @@ take_once(struct parcels *p, const struct taking *t)
     AUTO(store_closep) struct store *s = NULL;
     struct store_options opt = {.read_only = true, .unlock = keys_unlock, .unlock_arg = &t->o->key};
     struct store_info info;
-    int r = dev_file_open(&d, t->path, DEV_READ_ONLY | DEV_NO_LOCK);
+    int r = dev_open(&d, t->path, DEV_READ_ONLY | DEV_NO_LOCK, &t->o->dev);
 
     if (r == 0)
         r = anchor_from_options(&anchor, t->o, true);

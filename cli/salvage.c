@@ -83,8 +83,9 @@ write_content(void *arg, const struct salvaged *s, const uint8_t *data)
 }
 
 int
-salvage_image(const char *path, const char *dir, struct key_options *key)
+salvage_image(const char *path, const char *dir, struct options *o)
 {
+    struct key_options *key = &o->key;
     struct output out = {.dir = dir};
     AUTO_FD int fd = -1;
     AUTO(dev_closep) struct dev *d = NULL;
@@ -92,7 +93,7 @@ salvage_image(const char *path, const char *dir, struct key_options *key)
     int r = key->given ? keys_read(key, false) : 0; /* asks, maybe: before the image is open */
 
     if (r == 0)
-        r = dev_file_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK);
+        r = dev_open(&d, path, DEV_READ_ONLY | DEV_NO_LOCK, &o->dev);
     if (r < 0)
         return r;
     fd = out.fd = open_directory(dir);

@@ -61,7 +61,7 @@ static int
 read_from_image(struct subject *s, const char *image, struct options *o)
 {
     AUTO(image_look_fini) struct look l = {0};
-    int r = image_look_into(&l, image, &o->key, o->anchor, read_entry, s);
+    int r = image_look_into(&l, image, o, read_entry, s);
 
     if (r == 0 && l.key_missing)
         r = report(-ENOKEY, "%s: it is sealed, and no key was given", image);

@@ -5,6 +5,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "core/dev.h"
 #include "core/holder.h"
 #include "fs/mountinfo.h"
 #include <ctype.h>
@@ -67,9 +68,8 @@ look_for_image(void *arg, const struct mount_entry *m)
     return b->dir ? 0 : -ENOMEM;
 }
 
-/* @what is a mount point or an image that is mounted. */
 static int
-find_mount(struct mount_entry *m, const char *what)
+find_by_path(struct mount_entry *m, const char *what)
 {
     AUTO_FREE char *dir = mountinfo_realpath(what);
     struct by_image b = {0};
@@ -92,6 +92,45 @@ find_mount(struct mount_entry *m, const char *what)
             return 0;
     }
     return report(-ENOTCONN, "%s: not mounted by vnvram", what);
+}
+
+struct by_source {
+    char *name, *dir; /* dir: the last one found */
+};
+
+static int
+look_for_source(void *arg, const struct mount_entry *m)
+{
+    struct by_source *b = arg;
+
+    if (!mount_entry_is_ours(m) || strcmp(m->source, b->name) != 0)
+        return 0;
+    free(b->dir);
+    b->dir = strdup(m->dir);
+    return b->dir ? 0 : -ENOMEM;
+}
+
+/* The mount of an image that no path leads to. */
+static int
+find_by_uri(struct mount_entry *m, const char *uri)
+{
+    struct by_source b = {.name = dev_real_name(uri)};
+    int r = b.name ? mountinfo_each(look_for_source, &b) : -EINVAL; /* reported there */
+
+    if (r == 0)
+        r = b.dir ? mountinfo_find(m, b.dir) : -ENOENT;
+    free(b.name);
+    free(b.dir);
+    return r == 0 || r == -EINVAL ? r : report(-ENOTCONN, "%s: not mounted by vnvram", uri);
+}
+
+/* @what is a mount point or an image that is mounted. */
+static int
+find_mount(struct mount_entry *m, const char *what)
+{
+    if (!dev_is_path(what))
+        return find_by_uri(m, what);
+    return find_by_path(m, what);
 }
 
 /* ---- whose mount -------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ _vnvram() {
     elif [[ $cur == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "-o $(_vnvram_options "$command" | grep '^--')" -- "$cur")
         [[ ${COMPREPLY[0]-} != *= ]] || compopt -o nospace
+    elif [[ $prev = : || $cur = nbd*:* ]]; then
+        : # a URI is no path
     else
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         compopt -o filenames

@@ -66,13 +66,16 @@ next_directory(struct store *s, struct directory *next)
 int
 commit_directory(struct store *s, struct directory *next)
 {
-    int r = directory_write(s->dev, s->sealer, &s->sb, next);
+    int r;
 
+    s->in_flight = next;
+    r = directory_write(s->dev, s->sealer, &s->sb, next);
     if (r == 0) {
         r = commit_flush(s);
     } else if (r == -EIO) {
         r = fail_store(s, r, "a write failed");
     }
+    s->in_flight = NULL;
     if (r < 0) {
         directory_fini(next);
         return r;

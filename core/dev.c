@@ -110,6 +110,13 @@ dev_take(struct dev *d, unsigned wait_ms)
 }
 
 void
+dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg)
+{
+    d->witness = witness;
+    d->witness_arg = arg;
+}
+
+void
 dev_close(struct dev *d)
 {
     if (d)

@@ -32,12 +32,20 @@ struct dev_ops {
     int (*take)(struct dev *d, unsigned wait_ms);
 };
 
+/* Whoever knows what must lie on @d.  Asked, within an operation of its own and so on its thread,
+ * by a device that had lost sight of its medium and has found one again, before anything more is
+ * written: 0, or a negative errno (reported) that says that it is not the same any more.  It may
+ * read. */
+typedef int dev_witness_fn(void *arg, struct dev *d);
+
 /* Embedded as the first member of an implementation. */
 struct dev {
     const struct dev_ops *ops;
     uint64_t size; /* bytes */
     bool read_only;
-    char *name; /* for reports; owned by the implementation */
+    char *name;              /* for reports; owned by the implementation */
+    dev_witness_fn *witness; /* NULL: whatever is there will do */
+    void *witness_arg;
 };
 
 /* Checked wrappers.  dev_pread and dev_pwrite report() a failure once, with the name and the
@@ -59,7 +67,8 @@ void dev_release(struct dev *d);
  * has it, @wait_ms at most.  -EBUSY (reported): somebody has it; -EOPNOTSUPP (reported): it cannot
  * be taken.  After an error it is let go. */
 int dev_take(struct dev *d, unsigned wait_ms);
-void dev_close(struct dev *d); /* NULL is fine */
+void dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg); /* NULL: none */
+void dev_close(struct dev *d);                                           /* NULL is fine */
 void dev_closep(struct dev **d);
 
 /* Whether a tail shorter than a block (sizes need not be whole blocks) holds a byte that is not
@@ -75,6 +84,24 @@ enum dev_open_flags {
     DEV_NO_LOCK = 4, /* with DEV_READ_ONLY: do not ask for the lock (info, check beside a daemon) */
     DEV_NO_WAIT = 8, /* do not wait for the lock */
 };
+
+/* For devices that are not on this host. */
+struct dev_options {
+    unsigned reconnect_s; /* how long to wait for one that does not answer, or is not there */
+    bool unsafe_cache;    /* take one for writing that cannot flush */
+};
+enum { RECONNECT_DEFAULT_S = 60 };
+#define DEV_OPTIONS_INIT                                                                           \
+    {                                                                                              \
+        .reconnect_s = RECONNECT_DEFAULT_S                                                         \
+    }
+
+/* Opens what @name means: a path, or an NBD URI (core/dev_nbd.h).  @opt may be NULL. */
+int dev_open(struct dev **out, const char *name, unsigned flags, const struct dev_options *opt);
+bool dev_is_path(const char *name);
+/* The one spelling of it: a real path, or a URI with absolute paths in it.  free() it; NULL when
+ * it cannot be told (reported). */
+char *dev_real_name(const char *name);
 
 /* Opens the regular file or block device at @path.  A writer holds the one lock of the image (an
  * OFD write lock on the whole file; a block device also O_EXCL, a loop device its backing file
@@ -96,14 +123,13 @@ struct dev_files {
 /* Lends them: they stay the device's. */
 void dev_file_lend(const struct dev *d, struct dev_files *files);
 /* How dev_take() opens the file again, in a process that can open nothing: gives descriptors that
- * dev_file_open_within() has opened and locked elsewhere.  Reported. */
+ * dev_file_open_within() has opened and locked elsewhere.  Reported.  Other devices do without. */
 typedef int dev_file_reopen(void *arg, unsigned wait_ms, struct dev_files *files);
 void dev_file_set_reopen(struct dev *d, dev_file_reopen *reopen, void *arg);
 /* For a daemon: from now on copies of the file wait for commits, and commits for copies
- * (core/lease.h). */
+ * (core/lease.h).  Does nothing for other devices. */
 int dev_file_lease(struct dev *d);
-/* Grows a regular file that is shorter than @size; on a block device -ERANGE when it is too small.
- */
+/* Grows a regular file that is shorter than @size; -ERANGE when any other device is too small. */
 int dev_file_resize(struct dev *d, uint64_t size);
 
 #endif

@@ -527,6 +527,8 @@ dev_file_lease(struct dev *d)
 {
     struct file_dev *f = file_of(d);
 
+    if (d->ops != &file_ops)
+        return 0;
     if (!f->lease && (!d->read_only || f->reopen))
         f->lease = lease_new(f->fd);
     return f->lease || d->read_only ? 0 : report(-ENOMEM, "%s: %s", d->name, errno_text(-ENOMEM));
@@ -551,6 +553,8 @@ dev_file_set_reopen(struct dev *d, dev_file_reopen *reopen, void *arg)
 {
     struct file_dev *f = file_of(d);
 
+    if (d->ops != &file_ops)
+        return;
     f->reopen = reopen;
     f->reopen_arg = arg;
 }
@@ -559,12 +563,9 @@ int
 dev_file_resize(struct dev *d, uint64_t size)
 {
     struct file_dev *f = file_of(d);
-    struct stat st;
     int r;
 
-    if (fstat(f->fd, &st) < 0)
-        return report(-EIO, "%s: %s", d->name, errno_text(-errno));
-    if (!S_ISREG(st.st_mode)) {
+    if (d->ops != &file_ops || f->block) {
         if (d->size >= size)
             return 0;
         return report(-ERANGE, "%s: too small: %llu bytes, %llu are needed", d->name,

@@ -110,6 +110,7 @@ leave_locked(struct store *s, enum store_place place)
     s->read_only_why = why_away(place);
     if (s->anchor)
         anchor_release(s->anchor);
+    dev_set_witness(s->dev, NULL, NULL); /* what will lie there is another's business */
     dev_release(s->dev);
     return 0;
 }
@@ -192,6 +193,7 @@ take_locked(struct store *s, unsigned wait_ms)
         r = dev_medium(s->dev, false);
     if (r < 0)
         return r;
+    dev_set_witness(s->dev, store_witness, s);
     s->read_only = 0;
     s->read_only_why = NULL;
     r = write_recovery(s, NULL, false);
@@ -217,6 +219,7 @@ store_take(struct store *s, unsigned wait_ms)
         s->read_only_why = why_away(s->place);
         if (s->anchor)
             anchor_release(s->anchor);
+        dev_set_witness(s->dev, NULL, NULL);
         dev_release(s->dev);
         return r;
     }

@@ -199,9 +199,13 @@ store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_CO
     next.superblock_sequence = sb.sequence;
     next.key_epoch = sb.key_epoch;
     next.resealing = true;
+    s->in_flight = &next;
     r = rewrite_all(s, &sb, sealer, &next);
     if (r == 0)
         r = commit_flush(s);
+    s->in_flight = NULL;
+    if (r == 0)
+        s->seen = next.generation; /* it is there, though nothing leads to it yet */
     if (r < 0)
         return r == -EIO ? fail_store(s, r, "a write failed") : r;
     r = switch_over(s, &sb, &owned, &next);

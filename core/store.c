@@ -193,12 +193,16 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
         r = load(s, opt, &sbs);
     if (r == 0)
         r = dev_medium(d, false);
+    if (r == 0 && !reads_only)
+        dev_set_witness(d, store_witness, s);
     if (r == 0 && opt->incoming)
         r = leave_locked(s, STORE_INCOMING);
     else if (r == 0 && !reads_only)
         r = write_recovery(s, &sbs, opt->repair);
-    if (r < 0)
+    if (r < 0) {
+        dev_set_witness(d, NULL, NULL);
         return r;
+    }
     *out = steal(&s);
     return 0;
 }

@@ -24,6 +24,7 @@ struct store {
     uint32_t *holds; /* per slot: work on content that is not committed yet, open files */
     bool recovered;
     uint64_t flushes;
+    const struct directory *in_flight; /* being written, not flushed yet; or NULL */
     int read_only;
     const char *read_only_why;
     struct snapshot *snapshot; /* of dir's generation, or NULL */
@@ -88,6 +89,14 @@ int settle_locked(struct store *s);
 /* Whether the superblocks on the device are those that the store knows. */
 bool has_our_superblock(struct store *s);
 int fail_store(struct store *s, int r, const char *why);
+
+/* ---- witness.c
+ * ---------------------------------------------------------------------------------- */
+
+/* A dev_witness_fn for the store @arg: what was flushed lies there, beside at most what is in
+ * flight. Else the store is read-only for good.  The lock is held, or nobody else knows the store
+ * yet. */
+int store_witness(void *arg, struct dev *d);
 
 /* ---- recover.c
  * ----------------------------------------------------------------------------------- */

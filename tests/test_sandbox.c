@@ -301,7 +301,7 @@ daemon_inside(void *arg)
     struct sockaddr_un nobody = {.sun_family = AF_UNIX, .sun_path = "/nobody"};
     int s, line;
 
-    HOLDS(daemon_confine(c->child, false) == 0);
+    HOLDS(daemon_confine(c->child, false, &(struct sandbox_connect){0}) == 0);
     FAILS(EPERM, open("/dev/null", O_RDONLY));
     FAILS(EPERM, openat(dir_fd, "file", O_RDONLY));
 #ifdef SYS_open /* newer architectures have openat() only */
