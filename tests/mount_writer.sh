@@ -70,7 +70,7 @@ start "key reseal" "$VNVRAM" key reseal -o "$key" -n key_file="$TMP/key2",key_fo
 for command in grow import; do
     if "$VNVRAM" help | grep -q "^  $command "; then
         case $command in
-        grow) start grow "$VNVRAM" grow -o "$key" --size 8M a.img ;;
+        grow) start grow "$VNVRAM" grow -o "$key" --slots 1x64K a.img ;;
         import) start import "$VNVRAM" import -o "$key" a.img elsewhere.img ;;
         esac
     fi
