@@ -324,6 +324,11 @@ check_image(struct doctor *d)
 
     if (!d->image)
         say(d, PASSED_OVER, NULL, "it is not known which image belongs there");
+    else if (!dev_is_path(d->image) && d->look_result < 0)
+        say(d, BAD, "look whether its server runs; \"vnvram check IMAGE\" tells more", "%s: %s",
+            d->image, finding_name(d->look_result));
+    else if (!dev_is_path(d->image))
+        say(d, FINE, NULL, "%s can be read", d->image);
     else if (stat(d->image, &st) < 0)
         say(d, BAD, "find it, or restore it from a backup", "%s: %s", d->image, errno_text(errno));
     else if (st.st_mode & 0022)
@@ -413,6 +418,10 @@ check_lease(struct doctor *d)
     struct stat st;
     int r;
 
+    if (d->image && !dev_is_path(d->image)) {
+        say(d, WARNING, advice, "an NBD export has no leases: a plain copy of it may be torn");
+        return;
+    }
     if (!d->image || stat(d->image, &st) < 0) {
         say(d, PASSED_OVER, NULL, "there is no image to look at");
         return;
@@ -645,12 +654,12 @@ find_mount(struct doctor *d)
 static void
 look_at_image(struct doctor *d)
 {
-    struct key_options none = {.fd = -1};
+    struct options none = {.key = {.fd = -1}, .dev = {.reconnect_s = 1}};
 
     d->look_result = -EAGAIN;
     if (!d->image)
         return;
-    d->look_result = image_look(&d->look, d->image, &none, NULL);
+    d->look_result = image_look(&d->look, d->image, &none);
 }
 
 static int
