@@ -2,14 +2,30 @@
 #include "tpm/ear.h"
 #include "base/report.h"
 #include <errno.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MOMENT_NS = 2000000 };
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void
+set_timer(struct ear *e, uint64_t ns)
+{
+    const struct itimerspec when = {.it_value = {.tv_nsec = (long)ns}};
+
+    timerfd_settime(e->timer, 0, &when, NULL);
+}
 
 /* One recall for each time that the other thread found the ear taken. */
 static bool
@@ -18,6 +34,24 @@ is_recalled(struct ear *e)
     eventfd_t n;
 
     return eventfd_read(e->recall, &n) == 0;
+}
+
+/* When the timer has run out: whether there is a job that has lasted for a moment.  A younger one
+ * gets the rest of its moment. */
+static bool
+lasts(struct ear *e)
+{
+    uint64_t since, age;
+
+    atomic_store(&e->is_set,
+                 false); /* before the look: a job that begins after it sets the timer */
+    since = atomic_load(&e->since);
+    age = now_ns() - since;
+    if (since == 0 || age >= MOMENT_NS)
+        return since != 0;
+    if (!atomic_exchange(&e->is_set, true))
+        set_timer(e, MOMENT_NS - age);
+    return false;
 }
 
 static void *
@@ -29,8 +63,8 @@ stand_in(void *arg)
     for (;;) {
         if (read(e->timer, &n, sizeof n) < 0 && errno != EINTR)
             _exit(EXIT_FAILURE);
-        if (pthread_mutex_trylock(&e->held) != 0)
-            continue; /* the job has ended long ago */
+        if (!lasts(e) || pthread_mutex_trylock(&e->held) != 0)
+            continue;
         while (!is_recalled(e))
             e->listen(e->arg, e->recall);
         pthread_mutex_unlock(&e->held);
@@ -64,20 +98,21 @@ ear_start(struct ear *e)
     return 0;
 }
 
-/* The timer is never stopped: that the thread wakes up for nothing, once after the last job, costs
- * less than to stop it after each. */
+/* Setting a timer is as dear as a short command, so it is set once a moment at most, and never
+ * stopped: the other thread looks how old the job is. */
 void
 ear_lend(struct ear *e)
 {
-    static const struct itimerspec moment = {.it_value = {.tv_nsec = MOMENT_NS}};
-
+    atomic_store(&e->since, now_ns());
     pthread_mutex_unlock(&e->held);
-    timerfd_settime(e->timer, 0, &moment, NULL);
+    if (!atomic_exchange(&e->is_set, true))
+        set_timer(e, MOMENT_NS);
 }
 
 void
 ear_take(struct ear *e)
 {
+    atomic_store(&e->since, 0);
     if (pthread_mutex_trylock(&e->held) == 0)
         return;
     eventfd_write(e->recall, 1);

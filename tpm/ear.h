@@ -6,6 +6,9 @@
 #define VNVRAM_TPM_EAR_H
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 /* Waits for something to come, and does what is to be done.  Returns when @recall can be read, too;
  * -1: there is no such thing. */
@@ -14,9 +17,11 @@ typedef void ear_listen_fn(void *arg, int recall);
 struct ear {
     ear_listen_fn *listen;
     void *arg;
-    pthread_mutex_t held; /* by who listens */
-    int timer;            /* wakes the one that stands in */
-    int recall;           /* an eventfd: it is to give the ear back */
+    pthread_mutex_t held;   /* by who listens */
+    int timer;              /* wakes the one that stands in */
+    _Atomic bool is_set;    /* ... some time soon */
+    _Atomic uint64_t since; /* when the job began; 0: there is none */
+    int recall;             /* an eventfd: it is to give the ear back */
 };
 
 int ear_init(struct ear *e, ear_listen_fn *listen, void *arg);
