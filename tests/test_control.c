@@ -430,15 +430,21 @@ take_blob(struct fixture *f, uint8_t type, size_t *len)
 
 /* Head and body apart, as QEMU does. */
 static uint32_t
-set_blob(struct fixture *f, uint8_t type, const uint8_t *blob, size_t len)
+set_blob_as(struct fixture *f, uint8_t flags, uint8_t type, const uint8_t *blob, size_t len)
 {
-    uint8_t req[16] = {0, 0, 0, 0x0d, 0, 0, 0, 0, 0, 0, 0, type};
+    uint8_t req[16] = {0, 0, 0, 0x0d, 0, 0, 0, flags, 0, 0, 0, type};
 
     store_be32(req + 12, (uint32_t)len);
     put(f->ctrl, req, sizeof req);
     put(f->ctrl, blob, len);
     assert_true(get(f->ctrl, f->reply, 4));
     return load_be32(f->reply);
+}
+
+static uint32_t
+set_blob(struct fixture *f, uint8_t type, const uint8_t *blob, size_t len)
+{
+    return set_blob_as(f, 0, type, blob, len);
 }
 
 static bool
@@ -971,6 +977,20 @@ a_stored_volatile_state_resumes_after_a_kill(void **state)
 }
 
 static void
+a_measurement_outdates_the_stored_volatile_state(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    EXPECT(f, CODE(0x0a), OK);
+    assert_true(exists(f, "tpm2-00.volatilestate"));
+    EXPECT(f, CODE(6), OK);
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    EXPECT(f, CODE(8), OK);
+}
+
+static void
 init_removes_the_volatile_state_if_asked(void **state)
 {
     struct fixture *f = *state;
@@ -1064,6 +1084,7 @@ a_state_that_makes_no_sense_replaces_nothing(void **state)
     assert_int_equal(RUN(f, nv_write), 0);
     blob = take_blob(f, 1, &len);
     EXPECT(f, CODE(0x0e), OK);
+    assert_int_equal(set_blob_as(f, 2, 1, blob, len), 3); /* it is said to be encrypted */
     memset(blob + 22, 0x5a, len - 22); /* all but the envelope */
     assert_int_equal(set_blob(f, 1, blob, len), 3);
     assert_int_equal(set_blob(f, 1, blob, len - 1), 3);
@@ -1145,6 +1166,7 @@ main(void)
         T(a_dynamic_launch_is_measured),
         T(cancel_interrupts_the_making_of_a_key),
         T(a_stored_volatile_state_resumes_after_a_kill),
+        T(a_measurement_outdates_the_stored_volatile_state),
         T(init_removes_the_volatile_state_if_asked),
         T(a_blob_can_be_taken_from_any_offset),
         T(a_tpm_goes_to_another_host),

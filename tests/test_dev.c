@@ -377,6 +377,48 @@ the_lock_is_not_lost_when_another_descriptor_is_closed(void **state)
     dev_close(d);
 }
 
+static void
+we_are_no_holder_to_ourselves(void **state)
+{
+    struct dev *d = opened(image, 0);
+    struct holder h;
+    struct stat st;
+
+    (void)state;
+    assert_int_equal(stat(image, &st), 0);
+    assert_false(holder_find(&h, &st));
+    dev_close(d);
+}
+
+/* Who may not look at another's descriptors still sees its lease. */
+static void
+a_lease_tells_its_holder_to_everybody(void **state)
+{
+    int fd, status;
+    struct stat st;
+    pid_t pid;
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    fd = open(image, O_RDWR | O_CLOEXEC);
+    assert_int_equal(fstat(fd, &st), 0);
+    if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+        skip();
+    pid = fork();
+    if (pid == 0) {
+        struct holder h;
+
+        close(fd);
+        if (setgid(12345) < 0 || setuid(12345) < 0)
+            _exit(1);
+        _exit(holder_find(&h, &st) && h.pid == getppid() ? 0 : 2);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    close(fd);
+}
+
 /* One try: somebody else may take the free device first. */
 static bool
 try_loop(char path[32], int *fd)
@@ -471,6 +513,8 @@ main(void)
         cmocka_unit_test_setup(a_writer_does_not_wait_for_ever, set_up),
         cmocka_unit_test_setup(readers_share_and_keep_writers_out, set_up),
         cmocka_unit_test_setup(the_lock_is_not_lost_when_another_descriptor_is_closed, set_up),
+        cmocka_unit_test_setup(we_are_no_holder_to_ourselves, set_up),
+        cmocka_unit_test_setup(a_lease_tells_its_holder_to_everybody, set_up),
         cmocka_unit_test_setup(a_loop_device_and_its_file_are_one_image, set_up),
         cmocka_unit_test_setup(nothing_is_held_after_a_failed_open, set_up),
     };

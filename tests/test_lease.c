@@ -256,6 +256,7 @@ without_leases_nothing_waits_and_nothing_is_told(void **state)
     int null = open("/dev/null", O_RDWR);
     struct lease *l = lease_new(null);
     int64_t start = now_ms();
+    int fifo;
 
     (void)state;
     for (int i = 0; i < 10; i++) {
@@ -265,6 +266,16 @@ without_leases_nothing_waits_and_nothing_is_told(void **state)
     assert_true(now_ms() - start < 1000);
     lease_free(l);
     close(null);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    fifo = open(path, O_RDWR);
+    l = lease_new(fifo);
+    pause_ms(20); /* past the tick that file times are counted in */
+    assert_int_equal(fchmod(fifo, 0640), 0);
+    assert_false(lease_begin(l)); /* a change, but who commits can do nothing about it here */
+    lease_end(l);
+    lease_free(l);
+    close(fifo);
+    unlink(path);
 }
 
 static void

@@ -29,11 +29,17 @@ static struct {
     bool dribble; /* writes take a byte less than they could, EINTR comes before each */
     bool interrupted;
     void (*after)(void); /* called after each call: what would be there if the process ended now? */
+    char order[64]; /* the calls by their first letters; D: a flush of the directory, W: a durable
+                       write */
 } sys = {.fail_at = NEVER};
 
 static bool
-fails(void)
+fails(char letter)
 {
+    size_t n = strlen(sys.order);
+
+    if (n + 1 < sizeof sys.order)
+        sys.order[n] = letter;
     if (sys.calls++ != sys.fail_at)
         return false;
     errno = sys.error;
@@ -62,47 +68,55 @@ pwrite(int fd, const void *buf, size_t n, off_t off)
         return -1;
     }
     sys.interrupted = false;
-    if (fails())
+    if (fails(fcntl(fd, F_GETFL) & O_DSYNC ? 'W' : 'w'))
         return -1;
     r = syscall(SYS_pwrite64, fd, buf, sys.dribble && n > 1 ? n - 1 : n, off);
     done(0);
     return r;
 }
 
+static bool
+is_directory(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 int
 fsync(int fd)
 {
-    return fails() ? -1 : done((int)syscall(SYS_fsync, fd));
+    return fails(is_directory(fd) ? 'D' : 's') ? -1 : done((int)syscall(SYS_fsync, fd));
 }
 
 int
 ftruncate(int fd, off_t len)
 {
-    return fails() ? -1 : done((int)syscall(SYS_ftruncate, fd, len));
+    return fails('t') ? -1 : done((int)syscall(SYS_ftruncate, fd, len));
 }
 
 int
 fchown(int fd, uid_t uid, gid_t gid)
 {
-    return fails() ? -1 : done((int)syscall(SYS_fchown, fd, uid, gid));
+    return fails('o') ? -1 : done((int)syscall(SYS_fchown, fd, uid, gid));
 }
 
 int
 fchmod(int fd, mode_t mode)
 {
-    return fails() ? -1 : done((int)syscall(SYS_fchmod, fd, mode));
+    return fails('m') ? -1 : done((int)syscall(SYS_fchmod, fd, mode));
 }
 
 int
 unlinkat(int dir, const char *name, int flags)
 {
-    return fails() ? -1 : done((int)syscall(SYS_unlinkat, dir, name, flags));
+    return fails('u') ? -1 : done((int)syscall(SYS_unlinkat, dir, name, flags));
 }
 
 int
 renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
-    return fails() ? -1 : done((int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0));
+    return fails('r') ? -1 : done((int)syscall(SYS_renameat2, from_dir, from, to_dir, to, 0));
 }
 
 /* ---- the fixture ---- */
@@ -277,6 +291,72 @@ a_failed_flush_is_never_a_success(void **state)
     nvram_close(n);
 }
 
+/* What must be durable before what; the temporary file gets its size, owner and mode first. */
+static void
+calls_come_in_the_order_that_makes_them_safe(void **state)
+{
+    static const struct {
+        size_t len;
+        const char *order;
+    } cases[] = {{SIZE, "W"}, {LARGER, "ws"}, {SMALLER, "utomwsrD"}};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct nvram *n = open_nvram();
+
+        reset_calls();
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+        assert_string_equal(sys.order, i == 0 ? "wsD" : i == 1 ? "W" : "utomwsrD");
+        reset_calls();
+        assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, cases[i].len), 0);
+        assert_string_equal(sys.order, cases[i].order);
+        nvram_close(n);
+    }
+}
+
+static void
+a_smaller_blob_has_the_mode_and_owner_of_the_old_one(void **state)
+{
+    struct nvram *n = open_nvram();
+    struct stat st;
+    bool root = geteuid() == 0;
+
+    (void)state;
+    reset_calls();
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+    assert_int_equal(fchmodat(dir, PERMALL, 0640, 0), 0);
+    if (root)
+        assert_int_equal(fchownat(dir, PERMALL, 12345, 54321, 0), 0);
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, SMALLER), 0);
+    assert_int_equal(fstatat(dir, PERMALL, &st, 0), 0);
+    assert_int_equal(st.st_mode & 07777, 0640);
+    if (root) {
+        assert_int_equal(st.st_uid, 12345);
+        assert_int_equal(st.st_gid, 54321);
+    }
+    nvram_close(n);
+}
+
+static void
+a_removal_that_fails_is_final(void **state)
+{
+    struct nvram *n = open_nvram();
+
+    (void)state;
+    reset_calls();
+    assert_int_equal(nvram_delete(n, NVRAM_PERMALL), 0);
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, old_blob, SIZE), 0);
+    sys.calls = sys.fail_at = 0;
+    sys.error = EIO;
+    assert_int_equal(nvram_delete(n, NVRAM_PERMALL), -EIO);
+    sys.fail_at = NEVER;
+    assert_int_equal(nvram_failure(n), -EIO);
+    assert_int_equal(nvram_delete(n, NVRAM_PERMALL), -EIO);
+    assert_int_equal(nvram_store(n, NVRAM_PERMALL, new_blob, SIZE), -EIO);
+    assert_true(named_file_is(old_blob, SIZE));
+    nvram_close(n);
+}
+
 static void
 a_durable_write_that_fails_is_not_tried_again(void **state)
 {
@@ -419,6 +499,9 @@ main(void)
         T(a_failed_flush_is_never_a_success),
         T(a_durable_write_that_fails_is_not_tried_again),
         T(a_durable_write_that_is_refused_goes_in_two_steps),
+        T(calls_come_in_the_order_that_makes_them_safe),
+        T(a_smaller_blob_has_the_mode_and_owner_of_the_old_one),
+        T(a_removal_that_fails_is_final),
         T(a_first_store_that_fails_leaves_nothing),
         T(interrupted_and_short_writes_are_finished),
         T(a_blob_shrinks_without_room_for_a_second_one),
