@@ -18,7 +18,13 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-enum { BACKLOG = 8, END_MS = 2000 };
+enum { BACKLOG = 8, END_MS = 2000, SOCKETS = 2 };
+
+/* What was made where. */
+struct made {
+    struct sockaddr_un sun;
+    struct stat st;
+};
 
 /* ---- the helper ------------------------------------------------------------------------------ */
 
@@ -48,12 +54,22 @@ confine(void)
     return r < 0 ? r : sandbox_enter(&opt);
 }
 
-/* The socket's end is the daemon's word, or its death. */
+static void
+remove_made(const struct made *m)
+{
+    const char *path = m->sun.sun_path;
+    struct stat st;
+
+    if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == m->st.st_dev &&
+        st.st_ino == m->st.st_ino && S_ISSOCK(st.st_mode))
+        unlinkat(AT_FDCWD, path, 0);
+}
+
+/* The sockets' end is the daemon's word, or its death. */
 static __attribute__((noreturn)) void
-keep(const char *path, const struct stat *made, int fd, bool sandbox)
+keep(const struct made made[SOCKETS], size_t n, int fd, bool sandbox)
 {
     static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
-    struct stat st;
     char byte;
 
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
@@ -65,31 +81,25 @@ keep(const char *path, const struct stat *made, int fd, bool sandbox)
         _exit(EXIT_FAILURE);
     while (read(STDERR_FILENO + 1, &byte, 1) < 0 && errno == EINTR)
         ;
-    if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == made->st_dev &&
-        st.st_ino == made->st_ino && S_ISSOCK(st.st_mode))
-        unlinkat(AT_FDCWD, path, 0);
+    for (size_t i = 0; i < n; i++)
+        remove_made(&made[i]);
     _exit(EXIT_SUCCESS);
 }
 
 static int
-start_keeper(struct ctrlsocket *s, const char *path, bool sandbox)
+start_keeper(struct ctrlsocket *s, const struct made made[SOCKETS], size_t n, bool sandbox)
 {
-    struct stat made;
     int fds[2];
     pid_t pid;
 
-    if (lstat(path, &made) < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
-        return report(-errno, "%s: %s", path, errno_text(errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return report(-errno, "cannot make a socket: %s", errno_text(errno));
     pid = fork();
     if (pid == 0)
-        keep(path, &made, fds[1], sandbox);
+        keep(made, n, fds[1], sandbox);
     close(fds[1]);
     s->keeper = fds[0];
-    if (pid < 0) {
-        unlink(path);
-        return report(-EAGAIN, "cannot start a process: %s", errno_text(errno));
-    }
-    return 0;
+    return pid < 0 ? report(-EAGAIN, "cannot start a process: %s", errno_text(errno)) : 0;
 }
 
 /* ---- the socket ------------------------------------------------------------------------------ */
@@ -153,17 +163,48 @@ make_socket(const struct sockaddr_un *sun, const struct ctrlsocket_options *opt,
     return 0;
 }
 
+static int
+make_one(struct made *m, const char *path, const struct ctrlsocket_options *opt, int *fd)
+{
+    int r = make_address(&m->sun, path);
+
+    if (r == 0)
+        r = remove_stale(&m->sun);
+    if (r == 0)
+        r = make_socket(&m->sun, opt, fd);
+    if (r == 0 && lstat(m->sun.sun_path, &m->st) < 0)
+        r = report(-errno, "%s: %s", path, errno_text(errno));
+    return r;
+}
+
 int
 ctrlsocket_open(struct ctrlsocket *s, const struct ctrlsocket_options *opt)
 {
-    struct sockaddr_un sun;
-    int r = make_address(&sun, opt->path);
+    const char *const paths[SOCKETS] = {opt->path, opt->server};
+    int *const fds[SOCKETS] = {&s->listener, &s->server};
+    struct made made[SOCKETS];
+    size_t n = 0;
+    int r = 0;
 
+    for (size_t i = 0; i < SOCKETS && r == 0; i++) {
+        if (paths[i])
+            r = make_one(&made[n], paths[i], opt, fds[i]);
+        if (paths[i] && r == 0)
+            n++;
+    }
     if (r == 0)
-        r = remove_stale(&sun);
-    if (r == 0)
-        r = make_socket(&sun, opt, &s->listener);
-    return r < 0 ? r : start_keeper(s, sun.sun_path, opt->sandbox);
+        r = start_keeper(s, made, n, opt->sandbox);
+    for (size_t i = 0; i < n && r < 0; i++)
+        remove_made(&made[i]);
+    return r;
+}
+
+void
+ctrlsocket_handed_on(struct ctrlsocket *s)
+{
+    scope_close(&s->listener);
+    scope_close(&s->server);
+    s->listener = s->server = -1;
 }
 
 void
@@ -171,8 +212,7 @@ ctrlsocket_close(struct ctrlsocket *s)
 {
     struct pollfd p = {.fd = s->keeper, .events = POLLIN};
 
-    scope_close(&s->listener);
-    s->listener = -1;
+    ctrlsocket_handed_on(s);
     if (s->keeper < 0)
         return;
     shutdown(s->keeper, SHUT_WR);

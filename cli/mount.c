@@ -456,6 +456,7 @@ fork_tpm(struct mount *m)
 {
     const struct ctrlsocket_options opt = {
         .path = m->o->ctrl,
+        .server = m->o->server,
         .mode = m->o->ctrl_mode,
         .uid = m->o->ctrl_uid,
         .gid = m->o->ctrl_gid,
@@ -464,19 +465,19 @@ fork_tpm(struct mount *m)
     AUTO_FD int pcap = -1;
     int r = m->o->pcap ? pcap_create(m->o->pcap, &pcap) : 0;
 
-    if (r == 0 && opt.path)
+    if (r == 0 && (opt.path || opt.server))
         r = ctrlsocket_open(&m->ctrl, &opt);
     if (m->o->ctrl_fd >= 0)
         m->ctrl.listener = m->o->ctrl_fd;
     if (r < 0)
         return r;
     m->o->tpm.control = m->ctrl.listener >= 0 ? m->ctrl.listener : 0;
+    m->o->tpm.server = m->ctrl.server >= 0 ? m->ctrl.server : 0;
     m->o->tpm.pcap = pcap >= 0 ? pcap : 0;
     m->o->tpm.incoming = m->o->incoming;
     m->o->tpm.moves = m->o->tpm.control;
     r = tpm_process_fork(&m->o->tpm, &m->tpm_pid, &m->tpm_socket);
-    scope_close(&m->ctrl.listener);
-    m->ctrl.listener = -1;
+    ctrlsocket_handed_on(&m->ctrl);
     return r;
 }
 
@@ -668,16 +669,19 @@ check_ctrl(struct options *o)
 
     if (o->tpm.version == TPM_VERSION_NONE && o->pcap)
         return report(-EINVAL, "pcap= is of use with tpm= only");
-    if (o->tpm.version == TPM_VERSION_NONE && has_ctrl)
-        return report(-EINVAL, "ctrl= and ctrl_fd= are of use with tpm= only");
+    if (o->tpm.version == TPM_VERSION_NONE && (has_ctrl || o->server))
+        return report(-EINVAL, "ctrl=, ctrl_fd= and server= are of use with tpm= only");
     if (o->ctrl && o->ctrl_fd >= 0)
         return report(-EINVAL, "ctrl= and ctrl_fd= are two ways to say the same: give one");
-    if (!has_ctrl && (o->tpm.terminate || o->tpm.reject_locality_4))
+    if (!has_ctrl && (o->tpm.terminate || (o->tpm.reject_locality_4 && !o->server)))
         return report(-EINVAL, "terminate and reject_locality_4 are of use with ctrl= only");
     if (o->ctrl_fd >= 0 && (fstat(o->ctrl_fd, &st) < 0 || !S_ISSOCK(st.st_mode)))
         return report(-EINVAL, "ctrl_fd: descriptor %d is not a socket", o->ctrl_fd);
-    if (has_ctrl && !o->startup_given)
+    if ((has_ctrl || o->incoming) && !o->startup_given)
         o->tpm.startup = TPM_STARTUP_NONE; /* there is a firmware */
+    /* where the clients of a server socket look for it */
+    if (o->server && !has_ctrl && asprintf(&o->ctrl, "%s.ctrl", o->server) < 0)
+        return report(-ENOMEM, "no memory for a socket's name");
     return 0;
 }
 
@@ -736,7 +740,7 @@ cmd_mount(struct options *o)
         .signal_fd = -1,
         .tpm_socket = -1,
         .tpm_event = -1,
-        .ctrl = {.listener = -1, .keeper = -1},
+        .ctrl = {.listener = -1, .server = -1, .keeper = -1},
         .tpm_lock = PTHREAD_MUTEX_INITIALIZER,
     };
     int code = EXIT_FAILED, r = check_options(o);

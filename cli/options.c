@@ -496,11 +496,14 @@ static const struct option_row rows[] = {
      .set = set_copy, .field = FIELD(ctrl)},
     {"ctrl_fd", "FD", "the same on a socket that is open already", FOR_MOUNT, .word = true,
      .set = set_ctrl_fd},
-    {"ctrl_mode", "OCTAL", "who may use the socket (default 600)", FOR_MOUNT, .word = true,
+    {"server", "PATH",
+     "take TPM commands on this socket, as tpm2-tools' swtpm:path=PATH sends them", FOR_MOUNT,
+     .word = true, .set = set_copy, .field = FIELD(server)},
+    {"ctrl_mode", "OCTAL", "who may use the sockets (default 600)", FOR_MOUNT, .word = true,
      .set = set_umask, .field = FIELD(ctrl_mode)},
-    {"ctrl_uid", "USER", "whose the socket is", FOR_MOUNT, .word = true, .set = set_uid,
+    {"ctrl_uid", "USER", "whose the sockets are", FOR_MOUNT, .word = true, .set = set_uid,
      .field = FIELD(ctrl_uid)},
-    {"ctrl_gid", "GROUP", "which group's the socket is", FOR_MOUNT, .word = true, .set = set_gid,
+    {"ctrl_gid", "GROUP", "which group's the sockets are", FOR_MOUNT, .word = true, .set = set_gid,
      .field = FIELD(ctrl_gid)},
     {"incoming", NULL, "another daemon has the image: read it, and take it when a machine comes",
      FOR_MOUNT, .word = true, .set = set_true, .field = FIELD(incoming)},
@@ -851,6 +854,7 @@ options_fini(struct options *o)
     free(o->kernel);
     free(o->anchor);
     free(o->ctrl);
+    free(o->server);
     free(o->pcap);
     key_options_fini(&o->key);
     key_options_fini(&o->new_key);

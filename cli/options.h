@@ -54,9 +54,10 @@ struct options {
     bool read_only, degraded, allow_other, foreground, debug, fake, sloppy;
     struct tpm_options tpm;
     bool startup_given, no_sandbox;
-    char *ctrl;  /* the control channel's socket, or NULL */
-    char *pcap;  /* a record of the TPM's traffic, or NULL */
-    int ctrl_fd; /* or the socket itself, or -1 */
+    char *ctrl;   /* the control channel's socket, or NULL */
+    char *server; /* a socket for TPM commands alone, or NULL */
+    char *pcap;   /* a record of the TPM's traffic, or NULL */
+    int ctrl_fd;  /* or the socket itself, or -1 */
     mode_t ctrl_mode;
     uid_t ctrl_uid; /* -1: ours */
     gid_t ctrl_gid;

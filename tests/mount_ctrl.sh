@@ -191,6 +191,74 @@ finally:
 check "... serves" ctl -i
 check "unmount" unmounted "$M"
 check "the socket is not ours to remove" test -S "$S"
+# ---- a socket for commands ------------------------------------------------------------------------------
+D=$TMP/server
+
+s() { # tpm2-tools by swtpm's sockets
+    timeout 60 "tpm2_$1" -T "swtpm:path=$D" "${@:2}"
+}
+
+both_sockets_gone() {
+    [ ! -e "$D" ] && [ ! -e "$D.ctrl" ]
+}
+
+check_exit 2 "server= without tpm= is a usage error" "$VNVRAM" mount -o "server=$D" "$IMG" "$M"
+check_exit 2 "terminate with server= alone is a usage error" mount_with "server=$D,terminate"
+check_exit 11 "two sockets of one name are an error" mount_with "server=$S,ctrl=$S"
+check "... and leave none" test ! -e "$S"
+check "mount with server=" wait_until 20 mount_with "server=$D,ctrl_mode=660"
+is "the sockets' modes" "$(stat -c %a "$D" "$D.ctrl" | tr '\n' ' ')" "660 660 "
+check "tpm2-tools: random" s getrandom --hex 8
+matches "... of 8 bytes" "$OUT" '^[0-9a-f]{16}$'
+check "tpm2-tools: a primary key" s createprimary -Q -C o -c "$TMP/primary"
+check "tpm2-tools: a key beneath it" s create -Q -C "$TMP/primary" -u "$TMP/pub" -r "$TMP/priv"
+s flushcontext -t >/dev/null # there is room for three
+check "tpm2-tools: the key loaded" s load -Q -C "$TMP/primary" -u "$TMP/pub" -r "$TMP/priv" -c "$TMP/key"
+s flushcontext -t >/dev/null
+echo signed >"$TMP/message"
+check "tpm2-tools: a signature" s sign -Q -c "$TMP/key" -g sha256 -o "$TMP/signature" "$TMP/message"
+check "... that is good" s verifysignature -Q -c "$TMP/key" -g sha256 -m "$TMP/message" -s "$TMP/signature"
+check "tpm2-tools: an NV index" s nvdefine -Q -C o -s 6 -a 'ownerread|ownerwrite' 0x1500019
+check "... written" eval "printf served | s nvwrite -Q -C o -i - 0x1500019"
+check "the device file beside it" wait_until 20 t nvread -C o -s 6 0x1500019
+is "... has the same TPM" "$(cat "$OUT")" served
+check "a client that stays" python3 - "$D" "$M/tpm0" <<'PY'
+import errno, os, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+command = bytes.fromhex("80010000000c0000017b0008")
+for junk in b"\x80\x01\0\0\0\x02", b"\x80\x01\0\0\x20\0" + bytes(8186):
+    s.sendall(junk)
+    assert s.recv(10, socket.MSG_WAITALL).hex() == "80010000000a00000142"
+s.sendall(command[:7])
+s.sendall(command[7:])
+assert s.recv(20, socket.MSG_WAITALL)[6:10] == bytes(4)
+try:
+    os.open(sys.argv[2], os.O_RDWR)
+    sys.exit("the device file is not busy")
+except OSError as e:
+    assert e.errno == errno.EBUSY, e
+s.sendall(b"\xff" * 6)
+assert s.recv(10, socket.MSG_WAITALL)[6:] == bytes.fromhex("00000142")
+assert s.recv(1) == b""  # such a peer is lost
+PY
+check "... harms nobody" s getrandom --hex 8
+check "the control channel is beside it" timeout 60 swtpm_ioctl --unix "$D.ctrl" -C
+S_WAS=$S S=$D.ctrl
+check "a client of the control channel" dial
+check_exit 1 "the device file is busy" eval '(exec 5<>"$M/tpm0")'
+hang_up
+S=$S_WAS
+check "the device file is free again" wait_until 20 t getrandom --hex 8
+kill -9 "$(status_of pid)"
+check "a killed daemon's sockets go" wait_until 20 both_sockets_gone
+umount -l "$M" 2>/dev/null || fusermount3 -uz "$M"
+check "mount with server= and ctrl=" wait_until 20 mount_with "server=$D,ctrl=$S"
+check "... which powers the TPM on" ctl -i
+check "... beside which no other is made" test ! -e "$D.ctrl"
+check "unmount" unmounted "$M"
+check "... takes the sockets along" wait_until 20 eval 'both_sockets_gone && [ ! -e "$S" ]'
+
 check "mount with startup=clear" wait_until 20 mount_with "ctrl=$S,startup=clear"
 is "the TPM is started" "$(rc_of_getrandom)" 00000000
 check "... and on" ctl -e

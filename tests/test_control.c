@@ -43,6 +43,7 @@ COMMAND(pcr_read_16, 0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 11, 3, 
 /* PCR_Event: 16 is anybody's, 20 is that of localities 1 to 3 */
 COMMAND(event_16, 0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x3c, 0, 0, 0, 16, PASSWORD, 0, 2, 'h', 'i');
 COMMAND(event_20, 0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x3c, 0, 0, 0, 20, PASSWORD, 0, 2, 'h', 'i');
+COMMAND(get_transient, 0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7a, 0, 0, 0, 1, 0x80, 0, 0, 0, 0, 0, 0, 8);
 COMMAND(startup_1_2, 0, 0xc1, 0, 0, 0, 12, 0, 0, 0, 0x99, 0, 1);
 
 enum {
@@ -57,8 +58,9 @@ enum {
 struct fixture {
     char dir[64];
     int fd; /* of dir */
-    struct sockaddr_un address;
+    struct sockaddr_un address, server_address;
     int listener;
+    int server; /* for commands alone; -1: none */
     struct tpm_link *link;
     int ctrl, data; /* the client's */
     uint8_t *reply;
@@ -260,6 +262,16 @@ put(int fd, const uint8_t *buf, size_t len)
     assert_int_equal(send(fd, buf, len, MSG_NOSIGNAL), len);
 }
 
+static int
+dial_server(struct fixture *f)
+{
+    int fd = new_socket();
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&f->server_address, sizeof f->server_address),
+                     0);
+    return fd;
+}
+
 /* Exactly @len bytes; false: the other side has closed. */
 static bool
 get(int fd, uint8_t *buf, size_t len)
@@ -456,6 +468,31 @@ exists(const struct fixture *f, const char *name)
 /* ---- fixture --------------------------------------------------------------------------------- */
 
 static int
+make_listener(struct fixture *f, struct sockaddr_un *address, const char *name)
+{
+    int fd = new_socket();
+
+    address->sun_family = AF_UNIX;
+    snprintf(address->sun_path, sizeof address->sun_path, "%s/%s", f->dir, name);
+    assert_int_equal(bind(fd, (struct sockaddr *)address, sizeof *address), 0);
+    assert_int_equal(listen(fd, 4), 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    return fd;
+}
+
+/* A process with a server socket, and a TPM that is on. */
+static void
+start_server(struct fixture *f)
+{
+    struct tpm_options opt = version_2(f);
+
+    f->server = make_listener(f, &f->server_address, "server");
+    opt.server = f->server;
+    opt.startup = TPM_STARTUP_CLEAR;
+    start_as(f, &opt);
+}
+
+static int
 setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);
@@ -469,12 +506,8 @@ setup(void **state)
     f->fd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(f->fd >= 0);
     f->ctrl = f->data = -1;
-    f->listener = new_socket();
-    f->address.sun_family = AF_UNIX;
-    snprintf(f->address.sun_path, sizeof f->address.sun_path, "%s/socket", f->dir);
-    assert_int_equal(bind(f->listener, (struct sockaddr *)&f->address, sizeof f->address), 0);
-    assert_int_equal(listen(f->listener, 4), 0);
-    assert_int_equal(fcntl(f->listener, F_SETFL, O_NONBLOCK), 0);
+    f->listener = make_listener(f, &f->address, "socket");
+    f->server = -1;
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
     *state = f;
@@ -484,15 +517,20 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-    static const char *const names[] = {"tpm2-00.permall", "tpm2-00.volatilestate",
-                                        "tpm-00.permall",  "tpm-00.volatilestate",
-                                        "socket",          ".lock"};
+    static const char *const names[] = {"tpm2-00.permall",
+                                        "tpm2-00.volatilestate",
+                                        "tpm-00.permall",
+                                        "tpm-00.volatilestate",
+                                        "socket",
+                                        "server",
+                                        ".lock"};
     struct fixture *f = *state;
 
     end(f);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unlinkat(f->fd, names[i], 0);
     close(f->listener);
+    scope_close(&f->server);
     close(f->fd);
     assert_int_equal(rmdir(f->dir), 0); /* nothing else was left there */
     free(f->reply);
@@ -816,6 +854,21 @@ one_client_at_a_time(void **state)
 }
 
 static void
+the_data_channel_goes_with_its_client(void **state)
+{
+    struct fixture *f = *state;
+    struct pollfd p;
+
+    start(f);
+    attach_and_start(f);
+    scope_close(&f->ctrl);
+    f->ctrl = -1;
+    p = (struct pollfd){.fd = f->data, .events = POLLIN};
+    assert_int_equal(poll(&p, 1, 20000), 1);
+    assert_true(is_closed(f->data));
+}
+
+static void
 it_ends_with_its_client_if_asked(void **state)
 {
     struct fixture *f = *state;
@@ -861,6 +914,142 @@ it_starts_up_by_itself_if_asked(void **state)
     dial(f);
     set_data_fd(f);
     assert_int_equal(RUN(f, get_random), 0);
+}
+
+/* ---- the server socket -------------------------------------------------------------------------
+ */
+
+static void
+commands_may_come_without_a_control_client(void **state)
+{
+    struct fixture *f = *state;
+
+    start_server(f);
+    assert_true(link_is_free(f));
+    for (int i = 0; i < 3; i++) {
+        f->data = dial_server(f);
+        for (size_t k = 0; k < sizeof get_random; k++)
+            put(f->data, get_random + k, 1);
+        assert_int_equal(response(f), 0);
+        assert_true(until(f, link_is_taken));
+        assert_int_equal(RUN(f, read_clock), 0);
+        hang_up(f);
+    }
+    assert_true(until(f, link_is_free));
+}
+
+static void
+nonsense_on_the_server_socket_harms_nobody(void **state)
+{
+    static const uint8_t big[8192] = {0x80, 1, 0, 0, 0x20, 0};
+    struct fixture *f = *state;
+
+    start_server(f);
+    f->data = dial_server(f);
+    assert_int_equal(run(f, BYTES(0x80, 1, 0, 0, 0, 9)), RC_SIZE);
+    assert_int_equal(run(f, big, sizeof big), RC_SIZE);
+    put(f->data, BYTES(WORD(8), 0, WORD(1), 0));
+    assert_true(get(f->data, f->reply, 4 + 10 + 4));
+    assert_int_equal(load_be32(f->reply + 4 + RC), RC_SIZE);
+    put(f->data, BYTES(WORD(8), 5, WORD(12), 0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x7b, 0, 8));
+    assert_true(get(f->data, f->reply, 4 + 10 + 4));
+    assert_int_equal(load_be32(f->reply + 4 + RC), RC_LOCALITY);
+    send_with_fds(f->data, get_random, sizeof get_random, &f->fd, 1);
+    assert_int_equal(response(f), 0);
+    assert_int_equal(run(f, BYTES(0xff, 0xff, 0xff, 0xff, 0xff, 0xff)), RC_SIZE);
+    assert_true(is_closed(f->data));
+    hang_up(f);
+    f->data = dial_server(f);
+    put(f->data, get_random, 5); /* goes in the middle of a command */
+    hang_up(f);
+    f->data = dial_server(f);
+    assert_int_equal(RUN(f, get_random), 0);
+}
+
+static void
+clients_of_the_server_socket_wait_for_each_other(void **state)
+{
+    struct fixture *f = *state;
+    struct pollfd p = {.events = POLLIN};
+    int first;
+
+    start_server(f);
+    first = f->data = dial_server(f);
+    assert_int_equal(RUN(f, get_random), 0);
+    p.fd = f->data = dial_server(f);
+    put(f->data, get_random, sizeof get_random);
+    f->data = first;
+    assert_int_equal(RUN(f, get_random), 0);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    close(first);
+    f->data = p.fd;
+    assert_int_equal(response(f), 0);
+}
+
+static bool
+server_answers(struct fixture *f)
+{
+    AUTO_FD int fd = dial_server(f);
+
+    send(fd, get_random, sizeof get_random, MSG_NOSIGNAL);
+    return get(fd, f->reply, 10);
+}
+
+/* A machine that has the TPM may have it for days. */
+static void
+a_channel_that_was_handed_over_turns_others_away(void **state)
+{
+    struct fixture *f = *state;
+    int other;
+
+    start_server(f);
+    attach(f);
+    other = dial_server(f);
+    assert_true(is_closed(other));
+    close(other);
+    assert_int_equal(RUN(f, get_random), RC_INITIALIZE);
+    hang_up(f);
+    assert_true(until(f, server_answers));
+}
+
+static void
+a_client_of_the_server_socket_keeps_the_data_channel(void **state)
+{
+    struct fixture *f = *state;
+
+    start_server(f);
+    f->data = dial_server(f);
+    assert_int_equal(RUN(f, get_random), 0);
+    dial(f);
+    send_with_fds(f->ctrl, CODE(0x10), &f->listener, 1);
+    assert_true(get(f->ctrl, f->reply, 4));
+    assert_int_equal(load_be32(f->reply), 0x0a);
+    EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0)); /* and all else works beside it */
+    EXPECT(f, CODE(5, 3), OK);
+    assert_int_equal(RUN(f, event_20), 0);
+    scope_close(&f->ctrl); /* its end is not that of the other */
+    f->ctrl = -1;
+    assert_int_equal(RUN(f, get_random), 0);
+}
+
+/* A key may be found before the client has gone; three do not fit the TPM, so once is enough. */
+static void
+a_client_that_goes_takes_its_command_along(void **state)
+{
+    struct fixture *f = *state;
+
+    start_server(f);
+    for (int i = 0; i < 3; i++) {
+        f->data = dial_server(f);
+        put(f->data, create_primary, sizeof create_primary);
+        hang_up(f);
+        f->data = dial_server(f);
+        assert_int_equal(RUN(f, get_transient), 0);
+        if (f->reply[18] == i) /* there are no more keys than before */
+            return;
+        hang_up(f);
+    }
+    fail();
 }
 
 /* ---- localities, measurements, cancelling ------------------------------------------------------
@@ -1085,7 +1274,7 @@ a_state_that_makes_no_sense_replaces_nothing(void **state)
     blob = take_blob(f, 1, &len);
     EXPECT(f, CODE(0x0e), OK);
     assert_int_equal(set_blob_as(f, 2, 1, blob, len), 3); /* it is said to be encrypted */
-    memset(blob + 22, 0x5a, len - 22); /* all but the envelope */
+    memset(blob + 22, 0x5a, len - 22);                    /* all but the envelope */
     assert_int_equal(set_blob(f, 1, blob, len), 3);
     assert_int_equal(set_blob(f, 1, blob, len - 1), 3);
     assert_int_equal(set_blob(f, 2, blob, 10), 3);
@@ -1158,9 +1347,16 @@ main(void)
         T(no_descriptor_is_left_behind),
         T(only_a_socket_is_a_data_channel),
         T(one_client_at_a_time),
+        T(the_data_channel_goes_with_its_client),
         T(it_ends_with_its_client_if_asked),
         T(it_serves_a_connected_socket),
         T(it_starts_up_by_itself_if_asked),
+        T(commands_may_come_without_a_control_client),
+        T(nonsense_on_the_server_socket_harms_nobody),
+        T(clients_of_the_server_socket_wait_for_each_other),
+        T(a_channel_that_was_handed_over_turns_others_away),
+        T(a_client_of_the_server_socket_keeps_the_data_channel),
+        T(a_client_that_goes_takes_its_command_along),
         T(a_locality_is_that_of_the_commands),
         T(locality_4_is_refused_if_asked),
         T(a_dynamic_launch_is_measured),

@@ -86,15 +86,18 @@ the_control_channels_words(void **state)
     (void)state;
     assert_int_equal(PARSE(&o, FOR_MOUNT, "image dir"), 0);
     assert_null(o.ctrl);
+    assert_null(o.server);
     assert_int_equal(o.ctrl_fd, -1);
     assert_int_equal(o.ctrl_mode, 0600);
     assert_int_equal(o.ctrl_uid, (uid_t)-1);
     options_fini(&o);
     assert_int_equal(PARSE(&o, FOR_MOUNT,
                            "image dir -o tpm=2.0,ctrl=a,ctrl=socket,ctrl_mode=660,ctrl_uid=5,"
-                           "ctrl_gid=6,terminate,reject_locality_4,ctrl_fd=7,uid=8"),
+                           "ctrl_gid=6,terminate,reject_locality_4,ctrl_fd=7,uid=8,"
+                           "server=/s"),
                      0);
     assert_string_equal(o.ctrl, "socket");
+    assert_string_equal(o.server, "/s");
     assert_int_equal(o.ctrl_fd, 7);
     assert_int_equal(o.ctrl_mode, 0660);
     assert_int_equal(o.ctrl_uid, 5);

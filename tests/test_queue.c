@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The queue of the TPM's process, in one thread. */
 #include "base/scope.h"
+#include "tpm/engine.h"
 #include "tpm/queue.h"
-#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
 /* after the above */
 #include <cmocka.h>
+
+static int told; /* the TPM, to end its command early */
+
+/* In libtpms' place. */
+void
+engine_cancel(void)
+{
+    told++;
+}
 
 static int
 set_up(void **state)
@@ -15,6 +24,7 @@ set_up(void **state)
     struct queue *q = calloc(1, sizeof *q);
 
     *state = q;
+    told = 0;
     if (!q)
         return -1;
     queue_init(q);
@@ -101,11 +111,30 @@ a_stop_goes_before_all_jobs(void **state)
     assert_false(queue_take(q, &j));
 }
 
-/* Whether a cancel is still to be told to the TPM. */
+static void
+a_stop_ends_the_command_that_runs(void **state)
+{
+    struct queue *q = *state;
+
+    assert_true(put(q, JOB_DATA, "long"));
+    assert_takes(q, JOB_DATA, "long");
+    queue_stop(q);
+    assert_true(queue_cancel_again(q));
+    assert_int_equal(told, 1);
+    queue_done(q, true);
+    assert_true(queue_cancel_again(q)); /* it still ends */
+    assert_int_equal(told, 1);          /* but there is nothing to tell */
+}
+
+/* Whether the TPM is told to end its command, and is to be told again. */
 static bool
 cancels(struct queue *q)
 {
-    return queue_cancel_again(q);
+    int before = told;
+    bool again = queue_cancel_again(q);
+
+    assert_true(again || told == before);
+    return again;
 }
 
 static void
@@ -113,11 +142,15 @@ a_cancel_is_for_the_command_that_runs(void **state)
 {
     struct queue *q = *state;
 
-    queue_cancel(q, false);
+    queue_cancel(q, JOB_DATA);
     assert_false(cancels(q)); /* there is none */
     assert_true(put(q, JOB_DATA, "long"));
     assert_takes(q, JOB_DATA, "long");
-    queue_cancel(q, false);
+    queue_cancel(q, JOB_LINK);
+    assert_false(cancels(q)); /* it is another's */
+    assert_int_equal(told, 0);
+    queue_cancel(q, JOB_DATA);
+    assert_int_equal(told, 1);
     assert_true(cancels(q));
     queue_done(q, true);
     assert_false(cancels(q));
@@ -130,10 +163,11 @@ a_cancel_is_for_the_command_that_waits(void **state)
 
     assert_true(put(q, JOB_CONTROL, "request"));
     assert_takes(q, JOB_CONTROL, "request");
-    queue_cancel(q, false);
+    queue_cancel(q, JOB_CONTROL);
     assert_false(cancels(q)); /* a request is not cancelled */
+    assert_int_equal(told, 0);
     assert_true(put(q, JOB_LINK, "long"));
-    queue_cancel(q, false);
+    queue_cancel(q, JOB_LINK);
     queue_done(q, true); /* the request has ended, the command is to come */
     assert_true(cancels(q));
     assert_takes(q, JOB_LINK, "long");
@@ -143,16 +177,15 @@ a_cancel_is_for_the_command_that_waits(void **state)
 }
 
 static void
-a_tpm_that_is_off_has_nothing_to_cancel(void **state)
+the_queue_knows_whether_the_tpm_is_on(void **state)
 {
     struct queue *q = *state;
 
-    assert_int_equal(queue_cancel(q, true), -EINVAL);
+    assert_false(queue_is_on(q));
     queue_done(q, true);
-    assert_int_equal(queue_cancel(q, true), 0);
+    assert_true(queue_is_on(q));
     queue_done(q, false);
-    assert_int_equal(queue_cancel(q, true), -EINVAL);
-    assert_int_equal(queue_cancel(q, false), 0);
+    assert_false(queue_is_on(q));
 }
 
 static void
@@ -184,9 +217,10 @@ main(void)
         T(jobs_come_out_in_the_order_in_which_they_went_in),
         T(one_job_of_each_source_may_wait),
         T(a_stop_goes_before_all_jobs),
+        T(a_stop_ends_the_command_that_runs),
         T(a_cancel_is_for_the_command_that_runs),
         T(a_cancel_is_for_the_command_that_waits),
-        T(a_tpm_that_is_off_has_nothing_to_cancel),
+        T(the_queue_knows_whether_the_tpm_is_on),
         T(an_answer_is_fetched_once_by_its_source),
     };
 

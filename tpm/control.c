@@ -24,10 +24,11 @@ listens(int fd)
 }
 
 void
-control_open(struct control *c, int fd)
+control_open(struct control *c, int fd, int server)
 {
     bool listener = listens(fd);
 
+    c->server = server;
     c->listener = listener ? fd : -1;
     channel_open(&c->client, listener ? -1 : fd);
     channel_open(&c->data, -1);
@@ -37,7 +38,8 @@ void
 control_close(struct control *c)
 {
     scope_close(&c->listener);
-    c->listener = -1;
+    scope_close(&c->server);
+    c->listener = c->server = -1;
     channel_close(&c->client);
     channel_close(&c->data);
 }
@@ -45,11 +47,13 @@ control_close(struct control *c)
 void
 control_poll(const struct control *c, struct pollfd p[CONTROL_FDS])
 {
-    bool free = c->client.fd < 0 && !c->client.busy && c->data.fd < 0;
+    bool has_data = c->data.fd >= 0 || c->data.busy;
+    bool free = c->client.fd < 0 && !c->client.busy && !(has_data && !c->is_served);
 
     p[0] = (struct pollfd){.fd = free ? c->listener : -1, .events = POLLIN};
     p[1] = channel_poll(&c->client);
     p[2] = channel_poll(&c->data);
+    p[3] = (struct pollfd){.fd = has_data && c->is_served ? -1 : c->server, .events = POLLIN};
 }
 
 /* ---- requests -------------------------------------------------------------------------------- */
@@ -80,6 +84,7 @@ set_data_fd(struct control *c)
         send_result(c, WIRE_BAD_BODY);
     } else {
         channel_open(&c->data, steal_fd(&c->client.passed));
+        c->is_served = false;
         send_result(c, WIRE_OK);
     }
 }
@@ -88,7 +93,9 @@ set_data_fd(struct control *c)
 static void
 cancel(struct control *c)
 {
-    send_result(c, queue_cancel(c->queue, true) < 0 ? WIRE_WRONG_STATE : WIRE_OK);
+    queue_cancel(c->queue, JOB_DATA);
+    queue_cancel(c->queue, JOB_LINK);
+    send_result(c, queue_is_on(c->queue) ? WIRE_OK : WIRE_WRONG_STATE);
 }
 
 static void
@@ -211,6 +218,7 @@ parse_command(struct control *c)
     j.body = ch->in + prefix;
     j.len = size;
     ch->busy = queue_put(c->queue, &j);
+    c->is_cancelled = false;
     channel_consume(ch, prefix + size);
     if (!ch->busy)
         channel_close(ch);
@@ -228,6 +236,17 @@ accept_client(struct control *c)
         return; /* it has gone again */
     channel_open(&c->client, fd);
     c->may_be_pad = c->has_spoken = false;
+}
+
+static void
+accept_commands(struct control *c)
+{
+    AUTO_FD int fd = accept4(c->server, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0 || c->data.fd >= 0 || c->data.busy)
+        return;
+    channel_open(&c->data, steal_fd(&fd));
+    c->is_served = true;
 }
 
 /* The job's answer goes to who asked for it, or, when that one has gone, nowhere. */
@@ -260,20 +279,33 @@ drop_passed(struct channel *ch)
     ch->passed = -1;
 }
 
-/* The data channel goes with the client that made it. */
+/* Nobody waits for the answer to the data channel's command any more. */
+static void
+cancel_for_nobody(struct control *c)
+{
+    bool gone = c->is_served ? c->data.peer_gone : c->client.fd < 0;
+
+    if (!gone || !c->data.busy || c->is_cancelled)
+        return;
+    queue_cancel(c->queue, JOB_DATA);
+    c->is_cancelled = true;
+}
+
+/* A data channel that was handed over goes with the client that did it. */
 static void
 see_off(struct control *c)
 {
     bool attached = c->client.fd >= 0;
-    bool left = c->was_attached && !attached;
+    bool left = c->was_attached && !attached, taken;
 
-    if (attached != c->was_attached)
-        c->ops->attached(c->arg, attached);
     c->was_attached = attached;
-    if (left && c->data.busy)
-        queue_cancel(c->queue, false);
-    if (!attached && c->data.fd >= 0 && !c->data.busy)
+    cancel_for_nobody(c);
+    if (!attached && !c->is_served && c->data.fd >= 0 && !c->data.busy)
         channel_close(&c->data);
+    taken = attached || c->data.fd >= 0;
+    if (taken != c->was_taken)
+        c->ops->attached(c->arg, taken);
+    c->was_taken = taken;
     if (c->shut_down ? !c->client.busy && !c->client.out
                      : !attached && (c->listener < 0 || (left && c->terminate && c->has_spoken)))
         c->ops->end(c->arg);
@@ -291,6 +323,8 @@ control_turn(struct control *c, const struct pollfd p[CONTROL_FDS])
     channel_turn(&c->client, p[1].fd == c->client.fd ? p[1].revents : 0);
     if (p[0].revents & POLLIN && c->client.fd < 0)
         accept_client(c);
+    if (p[3].revents & POLLIN)
+        accept_commands(c);
     while (parse_request(c))
         ;
     drop_passed(&c->client);

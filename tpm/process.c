@@ -116,7 +116,7 @@ read_link(struct process *p)
             _exit(EXIT_FAILURE);
         break;
     case MESSAGE_CANCEL:
-        queue_cancel(&p->queue, false);
+        queue_cancel(&p->queue, JOB_LINK);
         break;
     case MESSAGE_STOP:
         queue_stop(&p->queue);
@@ -191,7 +191,8 @@ listen_once(void *arg, int recall)
 static void
 answer_clients(struct process *p)
 {
-    static const struct pollfd nothing[CONTROL_FDS] = {{.fd = -1}, {.fd = -1}, {.fd = -1}};
+    static const struct pollfd nothing[CONTROL_FDS] = {
+        {.fd = -1}, {.fd = -1}, {.fd = -1}, {.fd = -1}};
 
     if (has_clients(p))
         control_turn(&p->control, nothing);
@@ -214,7 +215,7 @@ set_up_machine(struct process *p)
                                   .queue = &p->queue,
                                   .is_12 = p->opt.version == TPM_VERSION_1_2,
                                   .terminate = p->opt.terminate};
-    control_open(&p->control, p->opt.control);
+    control_open(&p->control, p->opt.control, p->opt.server ? p->opt.server : -1);
 }
 
 /* A TPM that has a control channel is powered on through it: only its client knows whether that is
@@ -382,10 +383,10 @@ run(const struct tpm_options *opt, int link)
                         .root = {.dir = -1, .tree = -1, .mounts = -1},
                         .move_lock = PTHREAD_MUTEX_INITIALIZER,
                         .moved = PTHREAD_COND_INITIALIZER};
-    int *const inherited[] = {&p.opt.control, &p.opt.pcap};
+    int *const inherited[] = {&p.opt.control, &p.opt.server, &p.opt.pcap};
     int r;
 
-    p.link = confine_inheritance(link, inherited, 2);
+    p.link = confine_inheritance(link, inherited, sizeof inherited / sizeof *inherited);
     if (p.link < 0)
         _exit(EXIT_FAILURE);
     p.pcap.fd = p.opt.pcap ? p.opt.pcap : -1;

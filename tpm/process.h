@@ -31,6 +31,7 @@ struct tpm_options {
      * on by its client, or by the first command through the link, or for .startup, if that is not
      * NONE. */
     int control;
+    int server;             /* a listening socket for TPM commands, beside .control; 0: none */
     int pcap;               /* a file from pcap_create(), or 0 */
     bool moves;             /* the daemon does what enum tpm_move says */
     bool incoming;          /* the image is elsewhere yet: there are no files to open */
@@ -40,9 +41,9 @@ struct tpm_options {
                       */
 };
 
-/* Forks the TPM process, which gets its own copies of .control and .pcap.  *@pid is its PID, *@link
- * the daemon's end of a SOCK_SEQPACKET pair (CLOEXEC). Call it single-threaded.  The child returns
- * never. */
+/* Forks the TPM process, which gets its own copies of .control, .server and .pcap.  *@pid is its
+ * PID, *@link the daemon's end of a SOCK_SEQPACKET pair (CLOEXEC). Call it single-threaded.  The
+ * child returns never. */
 int tpm_process_fork(const struct tpm_options *opt, pid_t *pid, int *link);
 
 #endif

@@ -2,7 +2,6 @@
 #include "tpm/queue.h"
 #include "base/scope.h"
 #include "tpm/engine.h"
-#include <errno.h>
 #include <string.h>
 
 void
@@ -54,17 +53,23 @@ queue_is_stopping(struct queue *q)
     return q->stop;
 }
 
-int
-queue_cancel(struct queue *q, bool only_if_on)
+bool
+queue_is_on(struct queue *q)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
 
-    if (only_if_on && !q->on)
-        return -EINVAL;
-    q->cancel = q->in_job || q->orders[JOB_DATA] || q->orders[JOB_LINK];
-    if (q->in_job)
+    return q->on;
+}
+
+void
+queue_cancel(struct queue *q, enum job_source source)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+    bool runs = q->in_job && q->running == source;
+
+    q->cancel[source] = runs || q->orders[source];
+    if (runs)
         engine_cancel();
-    return 0;
 }
 
 bool
@@ -72,9 +77,9 @@ queue_cancel_again(struct queue *q)
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
 
-    if (q->in_job && (q->cancel || q->stop))
+    if (q->in_job && (q->cancel[q->running] || q->stop))
         engine_cancel();
-    return q->cancel || q->stop;
+    return q->cancel[JOB_DATA] || q->cancel[JOB_LINK] || q->stop;
 }
 
 bool
@@ -114,6 +119,7 @@ queue_take(struct queue *q, struct job *j)
     q->jobs[i].body = NULL;
     q->orders[i] = 0;
     q->in_job = j->source != JOB_CONTROL;
+    q->running = j->source;
     return true;
 }
 
@@ -124,7 +130,7 @@ queue_done(struct queue *q, bool on)
 
     q->on = on;
     if (q->in_job)
-        q->cancel = false;
+        q->cancel[q->running] = false;
     q->in_job = false;
 }
 

@@ -28,7 +28,8 @@ struct queue {
     bool stop;
     bool on;                             /* the TPM is: cancelling makes sense */
     bool in_job;                         /* the TPM is in a TPM command */
-    bool cancel;                         /* ... which is to end early */
+    enum job_source running;             /* ... of this source */
+    bool cancel[JOB_SOURCES];            /* its command is to end early */
     uint64_t order, orders[JOB_SOURCES]; /* 0: no job */
     struct job jobs[JOB_SOURCES];
     bool has_answer[JOB_SOURCES];
@@ -44,8 +45,10 @@ void queue_init(struct queue *q);
 bool queue_put(struct queue *q, const struct job *j);
 void queue_stop(struct queue *q);
 bool queue_is_stopping(struct queue *q);
-/* Asks the TPM command that runs or waits to end early; -EINVAL: the TPM is off. */
-int queue_cancel(struct queue *q, bool only_if_on);
+/* Asks the TPM command of @source that runs or waits to end early. */
+void queue_cancel(struct queue *q, enum job_source source);
+/* The TPM is on, so that there may be something to cancel. */
+bool queue_is_on(struct queue *q);
 /* Asks again, if it has not ended: a cancel that comes just before it starts is lost.  True while
  * there is one to ask. */
 bool queue_cancel_again(struct queue *q);

@@ -10,10 +10,11 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { REPLY_MAX = 3000 };
-enum what { SEND, SEND_WITH_FD, SEND_DATA, ANSWER, CLOSE_CLIENT, CLOSE_DATA, STEPS };
+enum what { SEND, SEND_WITH_FD, SEND_DATA, ANSWER, CLOSE_CLIENT, CLOSE_DATA, DIAL, STEPS };
 
 static struct session {
     struct queue queue;
@@ -128,6 +129,31 @@ shut(int *fd)
     *fd = -1;
 }
 
+/* A connection to the server socket, which has no name in the file system. */
+static void
+dial(struct session *s)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    socklen_t len = sizeof address;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    MUST(fd >= 0);
+    if (s->control.server < 0) {
+        int server = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+        MUST(bind(server, (struct sockaddr *)&address, sizeof address.sun_family) == 0);
+        MUST(listen(server, 1) == 0);
+        s->control.server = server;
+    }
+    MUST(getsockname(s->control.server, (struct sockaddr *)&address, &len) == 0);
+    shut(&s->data);
+    s->data = fd;
+    if (connect(fd, (struct sockaddr *)&address, len) < 0) {
+        MUST(errno == EAGAIN); /* too many wait */
+        shut(&s->data);
+    }
+}
+
 static void
 step(struct session *s, enum what what, const uint8_t *data, size_t len)
 {
@@ -139,6 +165,8 @@ step(struct session *s, enum what what, const uint8_t *data, size_t len)
         send_bytes(s->data, data, len);
     else if (what == CLOSE_CLIENT)
         shut(&s->client);
+    else if (what == DIAL)
+        dial(s);
     else
         shut(&s->data);
 }
@@ -160,7 +188,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     queue_init(&s->queue);
     MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     s->control = (struct control){.ops = &ops, .arg = s, .queue = &s->queue, .is_12 = size % 2};
-    control_open(&s->control, pair[0]);
+    control_open(&s->control, pair[0], -1);
     s->client = pair[1];
     while (size >= 2 && !s->ended) {
         enum what what = data[0] % STEPS;
