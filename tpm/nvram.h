@@ -3,13 +3,13 @@
  * its envelope (envelope.h).  Knows nothing but a directory descriptor: never a path, never the
  * store.
  *
- * A blob that stays as long is overwritten in place by one pwrite(2) to an O_DSYNC descriptor, which
- * the file system takes as one request and commits.  One that grows takes an fsync(2) besides, as
- * does one that the file system will not take in one piece.  In place, because that never needs a
- * second slot.  A blob that shrinks would need two requests, and who dies between them leaves a blob with
- * the tail of the old one; so it goes by a temporary file and rename(2), one commit too.  Only when
- * there is no room for the temporary file, or it cannot get the old one's owner, it is written and
- * cut in place.
+ * A blob that stays as long is overwritten in place by one pwrite(2) to an O_DSYNC descriptor,
+ * which the file system takes as one request and commits.  One that grows takes an fsync(2)
+ * besides, as does one that the file system will not take in one piece.  In place, because that
+ * never needs a second slot.  A blob that shrinks would need two requests, and who dies between
+ * them leaves a blob with the tail of the old one; so it goes by a temporary file and rename(2),
+ * one commit too.  Only when there is no room for the temporary file, or it cannot get the old
+ * one's owner, it is written and cut in place.
  *
  * The files stay open.  If somebody removes or replaces one while the TPM runs, the next store
  * fails: neither is anything written into a file that has no name, nor is the state that somebody
