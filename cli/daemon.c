@@ -7,6 +7,7 @@
 #include "config.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <seccomp.h>
@@ -231,5 +232,25 @@ daemon_stopping(void)
 {
 #ifdef HAVE_SYSTEMD
     sd_notify(0, "STOPPING=1");
+#endif
+}
+
+int
+daemon_watchdog_ms(void)
+{
+#ifdef HAVE_SYSTEMD
+    uint64_t usec;
+
+    if (sd_watchdog_enabled(0, &usec) > 0)
+        return usec / 2000 > INT_MAX ? INT_MAX : usec < 2000 ? 1 : (int)(usec / 2000);
+#endif
+    return -1;
+}
+
+void
+daemon_alive(void)
+{
+#ifdef HAVE_SYSTEMD
+    sd_notify(0, "WATCHDOG=1");
 #endif
 }

@@ -41,4 +41,9 @@ int daemon_confine(pid_t child, bool is_others, const struct sandbox_connect *co
 void daemon_ready(struct daemon *d);
 void daemon_stopping(void); /* tells the service manager */
 
+/* How often a service manager that keeps a watchdog over this process wants to hear from it; -1: it
+ * does not. */
+int daemon_watchdog_ms(void);
+void daemon_alive(void);
+
 #endif

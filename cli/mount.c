@@ -585,10 +585,14 @@ mount_serve(struct mount *m)
         {.fd = m->link ? m->tpm_event : -1, .events = POLLIN},
     };
 
-    while (!p[0].revents) {
-        int n = poll(p, 3, m->stops ? TPM_STOP_MS : -1);
+    int alive_ms = daemon_watchdog_ms();
 
-        if (n == 0)
+    while (!p[0].revents) {
+        int n = poll(p, 3, m->stops ? TPM_STOP_MS : alive_ms);
+
+        if (alive_ms >= 0 && m->stops == 0)
+            daemon_alive();
+        if (n == 0 && m->stops > 0)
             kill_wedged_tpm(m);
         if (n > 0 && p[1].revents)
             take_signal(m);
@@ -620,6 +624,7 @@ mount_end(struct mount *m, bool was_ready)
 {
     int r = 0;
 
+    daemon_stopping(); /* from here on there are no more signs of life */
     if (m->session)
         session_stop(m->session);
     if (m->link && was_ready && !m->failed)

@@ -83,6 +83,44 @@ matches "when the mount works" "$TMP/notified" '^works$'
 matches "and STOPPING=1" "$TMP/notified" '^STOPPING=1$'
 matches "before the orderly end" "$TMP/notified" '^exit 0$'
 
+cat >"$TMP/watchdog.py" <<'PYTHON'
+import os, socket, subprocess, sys
+path, vnvram, image, where, usec = sys.argv[1:]
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(path)
+s.settimeout(20)
+env = dict(os.environ, NOTIFY_SOCKET=path)
+if usec != "0":
+    env["WATCHDOG_USEC"] = usec
+p = subprocess.Popen([vnvram, "mount", "-o", "foreground", image, where], env=env)
+said = [s.recv(4096).decode().split("\n")[0]]
+while usec != "0" and len(said) < 4:
+    said.append(s.recv(4096).decode())
+p.terminate()
+while said[-1] != "STOPPING=1":
+    said.append(s.recv(4096).decode())
+p.wait()
+print(said)
+PYTHON
+python3 "$TMP/watchdog.py" "$TMP/watchdog" "$VNVRAM" "$img" "$dir" 400000 >"$TMP/notified"
+matches "a service manager that asks for signs of life gets them" "$TMP/notified" \
+    "'READY=1', 'WATCHDOG=1', 'WATCHDOG=1', 'WATCHDOG=1'"
+python3 "$TMP/watchdog.py" "$TMP/no-watchdog" "$VNVRAM" "$img" "$dir" 0 >"$TMP/notified"
+is "one that does not gets none" "$(cat "$TMP/notified")" "['READY=1', 'STOPPING=1']"
+if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then
+    caps=$(sed -n 's/^CapabilityBoundingSet=//p' "$srcdir/systemd/vnvram@.service.in" | tr 'A-Z\n' 'a-z ' |
+        sed 's/ *$//; s/cap_/+/g; s/  */,/g')
+    check "the rights that its unit has are enough" setpriv --no-new-privs --bounding-set="-all,$caps" \
+        --inh-caps=-all "$VNVRAM" mount -o tpm=2.0,tpm_manufacture,allow_other "$img" "$dir"
+    check "... to give it away" chown 65534 "$dir"
+    check "unmount" unmounted "$dir"
+    check "... and to run its TPM as somebody else" setpriv --no-new-privs --bounding-set="-all,$caps" \
+        --inh-caps=-all "$VNVRAM" mount -o tpm=2.0,allow_other "$img" "$dir"
+    is "... who that is" "$(stat -c %u "/proc/$(jq .tpm_pid "$dir/.vnvram/status")")" 65534
+    check "take it back" chown 0 "$dir"
+    check "unmount" unmounted "$dir"
+fi
+
 check "mount does without standard descriptors" sh -c '"$1" mount "$2" "$3" <&- >&- 2>&-' - \
     "$VNVRAM" "$img" "$dir"
 check "the mount works" cmp /bin/true "$dir/file"
