@@ -37,6 +37,8 @@ static const struct command commands[] = {
     {"check", FOR_CHECK, 1, 1, "IMAGE", "Verify every byte of an image that a checksum covers",
      cmd_check, NULL},
     {"grow", FOR_GROW, 1, 1, "IMAGE", "Add slots to an image", cmd_grow, NULL},
+    {"reserve", FOR_RESERVE, 3, 3, "IMAGE|DIRECTORY NAME SIZE", "Keep room for a file", cmd_reserve,
+     NULL},
     {"key", FOR_KEY, 2, 2, "add|remove|change|reseal|list|test|destroy IMAGE",
      "Tell, and change, who may open a sealed image", cmd_key, NULL},
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},

@@ -29,8 +29,11 @@ enum option_where {
     FOR_SHOW = 1 << 11,
     FOR_STATUS = 1 << 12,
     FOR_DOCTOR = 1 << 13,
-    FOR_MOUNT_HELPER = 1 << 16, /* what mount(8) hands to mount.vnvram */
-    FOR_FSCK_HELPER = 1 << 17,  /* what fsck(8) hands to fsck.vnvram */
+    FOR_RESERVE = 1 << 14,
+    FOR_RESTORE = 1 << 15,
+    FOR_CLONE = 1 << 16,
+    FOR_MOUNT_HELPER = 1 << 24, /* what mount(8) hands to mount.vnvram */
+    FOR_FSCK_HELPER = 1 << 25,  /* what fsck(8) hands to fsck.vnvram */
 };
 
 enum { OPTIONS_ANSWERED = 1 };

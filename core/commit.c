@@ -450,6 +450,24 @@ apply_unlink(struct plan *p, const struct change *c)
     return 0;
 }
 
+/* Nothing is promised to the entry @i any more. */
+static int
+release_promise(struct plan *p, int i)
+{
+    struct entry *e = i >= 0 ? &p->dir.entries[i] : NULL;
+
+    if (!e || e->reserved == 0)
+        return -ENOENT;
+    e->reserved = 0;
+    e->reserve_slot = SLOT_NONE;
+    if (e->kind == ENTRY_FILE)
+        return 0;
+    e->kind = ENTRY_TOMBSTONE;
+    if (e->previous.generation == 0)
+        remove_entry(&p->dir, i);
+    return 0;
+}
+
 static int
 apply_reserve(struct plan *p, const struct change *c)
 {
@@ -458,7 +476,7 @@ apply_reserve(struct plan *p, const struct change *c)
     int r = check_name(c->name);
 
     if (r < 0 || c->len == 0)
-        return r < 0 ? r : -EINVAL;
+        return r < 0 ? r : release_promise(p, i);
     if (c->len > store_largest_capacity(p->s))
         return -EFBIG;
     e = i >= 0 ? &p->dir.entries[i] : append_entry(&p->dir);

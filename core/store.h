@@ -176,7 +176,8 @@ enum change_op {
     CHANGE_EXCHANGE, /* id and other swap names; previous contents go with their files */
     CHANGE_UNLINK,   /* id goes; a tombstone stays while its content is whole */
     CHANGE_ROOT,     /* attr of the root */
-    CHANGE_RESERVE,  /* name, len: promise a slot of len bytes to name (a slot is taken; ENOSPC) */
+    CHANGE_RESERVE,  /* name, len: promise a slot of len bytes to name (a slot is taken; ENOSPC);
+                        len 0: give a promise up (ENOENT) */
     CHANGE_FORGET,   /* name: drop its tombstone or previous content from the directory */
 };
 

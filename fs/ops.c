@@ -20,7 +20,7 @@
 
 /* All changes come through this mount, so what the kernel knows stays true. */
 static const double FOREVER = 365.0 * 24 * 60 * 60;
-enum { MAX_WRITE = 1024 * 1024, MAX_BACKGROUND = 1024, CONTROL_TEXT = 32 };
+enum { MAX_WRITE = 1024 * 1024, MAX_BACKGROUND = 1024, CONTROL_TEXT = NAME_MAX_LEN + 64 };
 
 struct fs {
     struct store *store;
@@ -527,14 +527,12 @@ open_virt(fuse_req_t req, struct fs *fs, fuse_ino_t ino, struct fuse_file_info *
 
 /* For who made the mount, and for root, whatever the modes say. */
 static void
-open_control(fuse_req_t req, const struct fs *fs, struct fuse_file_info *fi)
+open_control(fuse_req_t req, struct fuse_file_info *fi)
 {
     uid_t uid = fuse_req_ctx(req)->uid;
 
     if ((fi->flags & O_ACCMODE) != O_WRONLY || (uid != 0 && uid != geteuid())) {
         fuse_reply_err(req, EACCES);
-    } else if (!fs->opt.control) {
-        fuse_reply_err(req, EOPNOTSUPP);
     } else {
         fi->fh = 0;
         fi->direct_io = 1;
@@ -550,7 +548,7 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (ino == INO_TPM)
         devfile_open(fs->devfile, req, fi);
     else if (ino == INO_CONTROL)
-        open_control(req, fs, fi);
+        open_control(req, fi);
     else if (ino_is_virt(ino))
         open_virt(req, fs, ino, fi);
     else
@@ -615,14 +613,18 @@ static int
 write_control(const struct fs *fs, const char *buf, size_t size)
 {
     char text[CONTROL_TEXT];
+    int r;
 
     while (size > 0 && isspace((unsigned char)buf[size - 1]))
         size--;
-    if (size == 0 || size >= sizeof text)
+    if (size == 0 || size >= sizeof text || memchr(buf, '\0', size))
         return -EINVAL;
     memcpy(text, buf, size);
     text[size] = '\0';
-    return fs->opt.control(fs->opt.control_arg, text);
+    r = virt_order(fs->virt, text);
+    if (r != -ENOMSG)
+        return r;
+    return fs->opt.control ? fs->opt.control(fs->opt.control_arg, text) : -EOPNOTSUPP;
 }
 
 static void
@@ -1025,7 +1027,9 @@ make_parts(struct fs *fs)
     const struct virt_options virt = {.status = fs->opt.status,
                                       .status_arg = fs->opt.status_arg,
                                       .root = get_root,
-                                      .root_arg = fs};
+                                      .root_arg = fs,
+                                      .committed = on_commit,
+                                      .committed_arg = fs};
     int r = nodes_new(&fs->nodes, fs->store, &nodes);
 
     return r < 0 ? r : virt_new(&fs->virt, fs->store, &virt);

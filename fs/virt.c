@@ -464,3 +464,40 @@ virt_release(struct virt *v, struct virt_file *f)
         close_image(v, f);
     virt_freep(&f);
 }
+
+/* ---- orders ---------------------------------------------------------------------------------- */
+
+/* "reserve SIZE NAME" */
+static int
+order_reserve(struct virt *v, const char *arguments)
+{
+    struct change c = {.op = CHANGE_RESERVE};
+    unsigned long long size;
+    char *end;
+    int r;
+
+    errno = 0;
+    size = strtoull(arguments, &end, 10);
+    if (errno != 0 || *arguments < '0' || *arguments > '9' || *end != ' ')
+        return -EINVAL;
+    if (size > MAX_CAPACITY)
+        return -EFBIG;
+    c.len = (size_t)size;
+    c.name = end + 1;
+    if (virt_name_is_reserved(c.name))
+        return -EPERM;
+    r = store_commit(v->store, &c, 1, NULL);
+    if (r == 0 && v->opt.committed)
+        v->opt.committed(v->opt.committed_arg);
+    return r;
+}
+
+int
+virt_order(struct virt *v, const char *text)
+{
+    static const char reserve[] = "reserve ";
+
+    if (strncmp(text, reserve, strlen(reserve)) != 0)
+        return -ENOMSG;
+    return order_reserve(v, text + strlen(reserve));
+}

@@ -52,6 +52,9 @@ struct virt_options {
     void *status_arg;
     void (*root)(void *arg, struct file_attr *attr);
     void *root_arg;
+    void (*committed)(
+        void *arg); /* after an order that changed the store, without a lock; or NULL */
+    void *committed_arg;
 };
 int virt_new(struct virt **out, struct store *s, const struct virt_options *opt);
 void virt_free(struct virt *v); /* with all that is still open; NULL is fine */
@@ -76,5 +79,10 @@ int virt_read(struct virt *v, uint64_t ino, struct virt_file *f, size_t n, uint6
               size_t *got);
 void virt_free_data(struct virt *v, char *buf, size_t n);
 void virt_release(struct virt *v, struct virt_file *f); /* NULL is fine */
+
+/* "reserve SIZE NAME", written to control: promises NAME a slot of SIZE bytes, durably; 0 gives the
+ * promise up.  -ENOMSG for any other word, whose business is another's; -EINVAL when it makes no
+ * sense. */
+int virt_order(struct virt *v, const char *text);
 
 #endif
