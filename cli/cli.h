@@ -29,6 +29,7 @@ int cmd_info(struct options *o);
 int cmd_key(struct options *o);
 int cmd_mount(struct options *o);
 int cmd_reserve(struct options *o);
+int cmd_restore(struct options *o);
 int cmd_show(struct options *o);
 int cmd_size(struct options *o);
 int cmd_snapshot(struct options *o);

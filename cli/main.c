@@ -39,6 +39,8 @@ static const struct command commands[] = {
     {"grow", FOR_GROW, 1, 1, "IMAGE", "Add slots to an image", cmd_grow, NULL},
     {"reserve", FOR_RESERVE, 3, 3, "IMAGE|DIRECTORY NAME SIZE", "Keep room for a file", cmd_reserve,
      NULL},
+    {"restore", FOR_RESTORE, 1, 2, "IMAGE|DIRECTORY [NAME]",
+     "Bring back what a file held before, or a deleted file", cmd_restore, NULL},
     {"key", FOR_KEY, 2, 2, "add|remove|change|reseal|list|test|destroy IMAGE",
      "Tell, and change, who may open a sealed image", cmd_key, NULL},
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},

@@ -450,6 +450,8 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(force)},
     {"lazy", NULL, "detach now, do not wait for those who use the mount", FOR_UNMOUNT,
      .letter = 'l', .set = set_true, .field = FIELD(lazy)},
+    {"force", NULL, "restore a TPM's state, too, though its counters go back", FOR_RESTORE,
+     .letter = 'f', .set = set_true, .field = FIELD(force)},
     {"key-size", "128|192|256", "as -o key_size", FOR_FORMAT, .set = set_key_switch,
      .field = FIELD(key)},
     {"kdf-memory", "KIB", "as -o kdf_memory", FOR_FORMAT, .set = set_key_switch,

@@ -3,7 +3,7 @@
 # vnvram grow: more slots, and everything else as it was, TPM, keys and anchor included.
 . "${srcdir:-.}/tests/lib.sh"
 need_fuse
-need getfattr openssl python3 tpm2_nvdefine xxd
+need getfattr jq openssl python3 tpm2_nvdefine xxd
 here=$(cd "${srcdir:-.}" && pwd)
 cd "$TMP" || exit 99
 umask 077
@@ -14,7 +14,7 @@ t() {
 }
 
 slots() { # IMAGE [OPTION...]: how many it has
-    "$VNVRAM" info --json "${@:2}" "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["slots_total"])'
+    "$VNVRAM" info --json "${@:2}" "$1" | jq .slots_total
 }
 
 # ---- a TPM's image ----------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ matches "with a word" "$ERR" 'at most 32 classes'
 is "and nothing is changed" "$(hash a.img)" "$before"
 check "grows" "$VNVRAM" grow --slots 2x640K a.img
 matches "and says by what" "$OUT" '^a.img: 2 slots added, for 1\.2 MiB more: 30 slots in 6\.1 MiB$'
-is "it has that size" "$(stat -c %s a.img)" "$("$VNVRAM" info --json a.img | sed -n 's/.*"size": *\([0-9]*\),/\1/p')"
+is "it has that size" "$(stat -c %s a.img)" "$("$VNVRAM" info --json a.img | jq .size)"
 is "its room is allocated" "$(($(stat -c %b a.img) * 512 >= $(stat -c %s a.img)))" 1
 check "it checks" "$VNVRAM" check a.img
 matches "without a remark" "$OUT" ', 0 problems$'

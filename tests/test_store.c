@@ -1486,7 +1486,7 @@ static const struct {
     {"exchanging nothing", {.op = CHANGE_EXCHANGE, .id = UNKNOWN, .other = EXISTING}, -ENOENT},
     {"exchanging with nothing", {.op = CHANGE_EXCHANGE, .id = EXISTING, .other = UNKNOWN}, -ENOENT},
     {"unlinking nothing", {.op = CHANGE_UNLINK, .id = UNKNOWN}, -ENOENT},
-    {"promising nothing", {.op = CHANGE_RESERVE, .name = "x", .len = 0}, -EINVAL},
+    {"giving up no promise", {.op = CHANGE_RESERVE, .name = "x", .len = 0}, -ENOENT},
     {"promising too much", {.op = CHANGE_RESERVE, .name = "x", .len = 16385}, -EFBIG},
     {"promising to no name", {.op = CHANGE_RESERVE, .name = "", .len = 1}, -EINVAL},
     {"promising to a slash", {.op = CHANGE_RESERVE, .name = "x/", .len = 1}, -EINVAL},
@@ -1694,6 +1694,35 @@ a_promise_stays_with_its_name_through_a_rename(void **state)
     assert_int_equal(store_find(s, "vars", &e), 0);
     assert_int_equal(e.kind, ENTRY_RESERVED);
     assert_int_equal(e.reserved, 9000);
+}
+
+static void
+a_promise_that_is_given_up_leaves_what_else_there_is_of_the_name(void **state)
+{
+    AUTO(store_closep) struct store *s = must_open(new_image());
+    const struct change promise = {.op = CHANGE_RESERVE, .name = "vars", .len = 9000};
+    const struct change none = {.op = CHANGE_RESERVE, .name = "vars"};
+    struct entry e;
+
+    (void)state;
+    assert_int_equal(change_one(s, promise), 0);
+    assert_int_equal(change_one(s, none), 0);
+    assert_int_equal(store_find(s, "vars", &e), -ENOENT);
+    assert_int_equal(change_one(s, none), -ENOENT);
+    assert_int_equal(info_of(s).slots_used, 0);
+    assert_int_equal(put(s, "vars", "content"), 0);
+    assert_int_equal(change_one(s, promise), 0);
+    assert_int_equal(change_one(s, none), 0);
+    assert_int_equal(store_find(s, "vars", &e), 0);
+    assert_int_equal(e.kind, ENTRY_FILE);
+    assert_int_equal(e.reserved, 0);
+    assert_int_equal(change_one(s, promise), 0);
+    assert_int_equal(unlink_file(s, "vars"), 0);
+    assert_int_equal(change_one(s, none), 0);
+    assert_int_equal(store_find(s, "vars", &e), 0);
+    assert_int_equal(e.kind, ENTRY_TOMBSTONE);
+    holds(s, &e.previous, "content");
+    assert_int_equal(info_of(s).slots_used, 0);
 }
 
 /* ---- settling, failing
@@ -2109,6 +2138,7 @@ main(void)
         cmocka_unit_test(an_overwrite_never_lacks_room),
         cmocka_unit_test(a_promised_slot_is_kept_for_its_name),
         cmocka_unit_test(a_promise_stays_with_its_name_through_a_rename),
+        cmocka_unit_test(a_promise_that_is_given_up_leaves_what_else_there_is_of_the_name),
         cmocka_unit_test(settling_marks_clean_once),
         cmocka_unit_test(the_first_reason_to_be_read_only_stays),
         cmocka_unit_test(after_a_failed_flush_reads_come_from_the_medium),
