@@ -28,8 +28,8 @@ matches "with a word" "$ERR" 'nothing is reserved for vars'
 before=$(hash a.img)
 check_exit 1 "more than any slot holds" "$VNVRAM" reserve a.img vars 1M
 matches "says what to do" "$ERR" 'grow'
-for name in .vnvram tpm0 a/b . .. "" $'new\nline\n'; do
-    check_exit 2 "'${name//$'\n'/?}' is no name" "$VNVRAM" reserve a.img "$name" 4K
+for name in .vnvram tpm0 a/b . .. ""; do
+    check_exit 2 "'$name' is no name" "$VNVRAM" reserve a.img "$name" 4K
 done
 for size in x 4T -1 "" 4K4; do
     check_exit 2 "'$size' is no size" "$VNVRAM" reserve a.img vars "$size"
@@ -75,6 +75,7 @@ rm -f mnt/other
 check "until it is given up" "$VNVRAM" reserve mnt "with a blank" 0
 check "then it is anybody's" fill
 check_exit 2 "a mount has its key already" "$VNVRAM" reserve -o key_file=key mnt x 4K
+check_exit 2 "a name that ends in a blank cannot be said to a mount" "$VNVRAM" reserve mnt "x " 4K
 mkdir bare
 check_exit 1 "a directory without a mount is refused" "$VNVRAM" reserve bare x 4K
 matches "with a word" "$ERR" 'no image is mounted there'
