@@ -4,6 +4,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "cli/der.h"
 #include "cli/image.h"
 #include "cli/interchange.h"
 #include "cli/parcel.h"
@@ -178,8 +179,12 @@ cmd_export(struct options *o)
         .secret = swtpm,
     };
     struct place place = {0};
-    int r = interchange_check(o);
+    int r = der_check(o);
 
+    if (r == 0 && o->der)
+        return der_export(o);
+    if (r == 0)
+        r = interchange_check(o);
     if (r == 0)
         r = find_place(&place, o);
     if (r < 0)

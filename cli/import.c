@@ -4,6 +4,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "cli/der.h"
 #include "cli/image.h"
 #include "cli/interchange.h"
 #include "cli/parcel.h"
@@ -133,8 +134,12 @@ cmd_import(struct options *o)
     AUTO(parcels_fini) struct parcels p = PARCELS_INIT;
     const char *removed[2 * SWTPM_ITEMS];
     struct parcel_commit how = {.replace = o->replace, .remove = removed};
-    int r = interchange_check(o);
+    int r = der_check(o);
 
+    if (r == 0 && o->der)
+        return der_import(o);
+    if (r == 0)
+        r = interchange_check(o);
     if (r == 0)
         r = o->swtpm ? interchange_gather(&p, o, &how) : gather(&p, o);
 

@@ -90,6 +90,7 @@ struct options {
     const char *user;    /* doctor: whom the mount is for; NULL: whom libvirt runs swtpm as */
     bool repair;         /* check */
     const char *salvage; /* check: the directory, argv's own string */
+    bool der, plain;     /* export, import */
     bool json;
 
     /* The rest: argv's own strings. */

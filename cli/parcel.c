@@ -241,6 +241,15 @@ plan_removal(struct plan *p, const char *name, bool replace)
     return 0;
 }
 
+static bool
+holds_no_files(struct store *s)
+{
+    struct store_info info;
+
+    store_get_info(s, &info);
+    return info.files == 0;
+}
+
 /* The longest first: each takes the smallest slot that fits, and short ones fit into more. */
 static int
 by_length(const void *a, const void *b)
@@ -257,7 +266,7 @@ make_plan(struct plan *plan, const struct parcels *p, const struct parcel_commit
     AUTO_FREE const struct parcel **sorted = calloc(p->n + 1, sizeof *sorted);
     int r = 0;
 
-    plan->changes = calloc(p->n + how->n_remove + 1, sizeof *plan->changes);
+    plan->changes = calloc(p->n + how->n_remove + 2, sizeof *plan->changes);
     plan->held = calloc(p->n + 1, sizeof *plan->held);
     if (!sorted || !plan->changes || !plan->held)
         return report(-ENOMEM, "out of memory");
@@ -268,6 +277,8 @@ make_plan(struct plan *plan, const struct parcels *p, const struct parcel_commit
         r = plan_parcel(plan, sorted[i], how->replace);
     for (size_t i = 0; r == 0 && i < how->n_remove; i++)
         r = plan_removal(plan, how->remove[i], how->replace);
+    if (r == 0 && how->root && holds_no_files(plan->store))
+        plan->changes[plan->n++] = (struct change){.op = CHANGE_ROOT, .attr = *how->root};
     return r;
 }
 
@@ -336,11 +347,12 @@ take_entry(struct parcels *p, struct store *s, const struct entry *e, const stru
         p->list[p->n - 1].attr = e->attr;
         p->list[p->n - 1].has_attr = true;
         p->list[p->n - 1].room = store_slot_capacity(s, e->slot);
+        p->list[p->n - 1].generation = e->current.generation;
     }
     return r;
 }
 
-/* Hidden ones, such as swtpm's lock, are taken by name only. */
+/* Hidden ones, such as swtpm's lock, are mostly taken by name only. */
 static int
 take_all(struct parcels *p, struct store *s, const struct taking *t)
 {
@@ -351,7 +363,7 @@ take_all(struct parcels *p, struct store *s, const struct taking *t)
     for (size_t i = 0; r == 0 && i < n; i++) {
         const struct entry *e = &entries[i];
 
-        if (e->kind == ENTRY_FILE && e->name[0] != '.' &&
+        if (e->kind == ENTRY_FILE && (t->what->hidden || e->name[0] != '.') &&
             (!t->what->want || t->what->want(t->o, e->name)))
             r = take_entry(p, s, e, t);
     }
@@ -393,6 +405,10 @@ take_once(struct parcels *p, const struct taking *t)
         return r;
     d = NULL; /* the store's */
     store_get_info(s, &info);
+    if (t->what->origin) {
+        t->what->origin->info = info;
+        store_get_root(s, &t->what->origin->root);
+    }
     r = t->what->n > 0 ? take_named(p, s, t) : take_all(p, s, t);
     return r == 0 && info.recovered ? 1 : r;
 }

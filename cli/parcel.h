@@ -14,6 +14,7 @@ struct parcel {
     uint64_t room;         /* import: a slot of so many bytes, if there is one; 0: what it takes */
     bool has_attr;         /* .attr is to be taken, else owner, mode and times are chosen */
     struct file_attr attr; /* export: as in the image */
+    uint64_t generation;   /* export: that wrote the content */
     const char *source;    /* for reports; stays the caller's */
 };
 
@@ -38,7 +39,8 @@ void parcels_fini(struct parcels *p);
 int parcel_read(int fd, const char *source, struct vault **content);
 
 struct parcel_commit {
-    bool replace;        /* names that are there may be replaced */
+    bool replace;                 /* names that are there may be replaced */
+    const struct file_attr *root; /* of the mount's root, for an image without files; or NULL */
     const char **remove; /* files that go in the same commit, where there are any: replaced, too */
     size_t n_remove;
 };
@@ -48,11 +50,19 @@ struct parcel_commit {
 int parcels_commit(const struct parcels *p, struct options *o, const char *path,
                    const struct parcel_commit *how);
 
+/* The image that files were taken from. */
+struct parcel_origin {
+    struct store_info info;
+    struct file_attr root;
+};
+
 struct parcel_take {
     char **names; /* these, or, when .n is 0, all that are not hidden ... */
     size_t n;
     bool (*want)(const struct options *o, const char *name); /* ... and that it wants; or NULL */
+    bool hidden;                                             /* hidden ones, too */
     bool secret;                                             /* their memory must be locked */
+    struct parcel_origin *origin;                            /* to be filled in, or NULL */
 };
 
 /* Takes files from the image at @path, which may be mounted, as one generation holds them.  -ENOENT
