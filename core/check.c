@@ -99,10 +99,11 @@ superblock_name(unsigned copy)
 static int
 explain_none(struct check *c, const struct copies *k)
 {
+    bool unread = k->r[0] == -EIO || k->r[1] == -EIO;
     int r;
 
     for (unsigned i = 0; i < 2; i++) {
-        if (k->r[i] == -EPROTONOSUPPORT)
+        if (unread || k->r[i] == -EPROTONOSUPPORT)
             say(c, k->r[i], superblock_name(i), "%s", words(k->r[i]));
     }
     if (c->res->worst < 0)
@@ -136,7 +137,7 @@ load_copies(struct check *c, struct copies *k)
         if (k->r[i] == -EIO)
             memset(k->buf[i], 0, BLOCK_SIZE); /* whatever part was read */
     }
-    return (k->r[0] == -EIO && k->r[1] < 0) || (k->r[1] == -EIO && k->r[0] < 0) ? -EIO : 0;
+    return 0;
 }
 
 static void
@@ -243,7 +244,7 @@ check_directories(struct check *c, struct pair *p)
 {
     for (unsigned i = 0; i < 2; i++) {
         p->r[i] = directory_load(c->d, c->sealer, &c->sb, i, &p->dir[i], &p->claim[i]);
-        if (p->r[i] == -EIO || p->r[i] == -ENOMEM)
+        if (p->r[i] == -ENOMEM)
             return p->r[i];
         c->res->structures++;
     }
@@ -259,8 +260,13 @@ check_directories(struct check *c, struct pair *p)
             say(c, p->r[i], name,
                 "damaged, or a commit that was cut short; a mount shows generation %" PRIu64,
                 p->dir[1 - i].generation);
+        } else if (p->r[i] == -EIO && p->r[1 - i] == 0) {
+            say(c, p->r[i], name,
+                "cannot be read, and may be the newer one; 'vnvram mount -o degraded' serves what "
+                "generation %" PRIu64 " shows",
+                p->dir[1 - i].generation);
         } else if (p->r[i] < 0) {
-            say(c, as_damage(p->r[i]), name, "%s", words(p->r[i]));
+            say(c, p->r[i] == -EIO ? p->r[i] : as_damage(p->r[i]), name, "%s", words(p->r[i]));
         } else if (p->dir[i].superblock_sequence > c->sb.sequence) {
             say(c, -ESTALE, name,
                 "demands a newer superblock: the image's superblock was rolled back");
@@ -316,7 +322,7 @@ check_current(struct check *c, const struct directory *dir, bool quiet, struct b
         t->contents++;
         if (r == 0)
             continue;
-        if (r == -ENOMEM || (r == -EIO && quiet))
+        if (r == -ENOMEM)
             return r;
         t->bad++;
         t->forged |= is_forged(c, dir, r);
@@ -330,7 +336,7 @@ check_current(struct check *c, const struct directory *dir, bool quiet, struct b
 }
 
 /* Contents before are a courtesy: their banks may be overwritten at any time by a commit that was
- * then cut short.  Only a forged one is a problem. */
+ * then cut short.  Only a forged one, or one on a bad sector, is a problem. */
 static int
 check_previous(struct check *c, const struct directory *dir)
 {
@@ -338,6 +344,7 @@ check_previous(struct check *c, const struct directory *dir)
         const struct entry *e = &dir->entries[i];
         AUTO_FREE uint8_t *raw = NULL;
         char where[64];
+        bool told;
         int r;
 
         if (e->previous.generation == 0)
@@ -346,13 +353,13 @@ check_previous(struct check *c, const struct directory *dir)
         c->res->structures++;
         if (r == 0)
             continue;
-        if (r == -EIO || r == -ENOMEM)
+        if (r == -ENOMEM)
             return r;
+        told = r == -EBADMSG || r == -EIO;
         snprintf(where, sizeof where, "slot %" PRIu32 " bank %u", e->previous.slot,
                  e->previous.bank);
-        say(c, r == -EBADMSG ? r : 0, where,
-            "the content before of '%s', generation %" PRIu64 ": %s", e->name,
-            e->previous.generation, r == -EBADMSG ? words(r) : "no longer whole");
+        say(c, told ? r : 0, where, "the content before of '%s', generation %" PRIu64 ": %s",
+            e->name, e->previous.generation, told ? words(r) : "no longer whole");
     }
     return 0;
 }

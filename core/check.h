@@ -16,8 +16,9 @@ struct check_result {
     int worst;          /* 0, or the finding that decides the exit code */
 };
 
-/* @unlock may be NULL, or return -ENOKEY silently: then checksums only.  Returns res->worst, or an
- * I/O error. */
+/* @unlock may be NULL, or return -ENOKEY silently: then checksums only.  What cannot be read is a
+ * finding, -EIO, like others, and the rest is checked all the same.  Returns res->worst, or why the
+ * check could not be made. */
 int check_image(struct dev *d, store_unlock_fn *unlock, void *arg, check_sink *sink, void *sink_arg,
                 struct check_result *res);
 

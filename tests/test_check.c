@@ -554,14 +554,15 @@ a_wrong_key_is_no_finding_about_the_image(void **state)
 }
 
 static void
-a_read_error_ends_the_check(void **state)
+a_read_error_is_told_and_does_not_end_the_check(void **state)
 {
     AUTO(dev_closep) struct dev *d = written_image(false, true);
-    struct check_result res;
+    struct check_result whole, res;
     struct findings f;
     unsigned long nth = 0;
 
     (void)state;
+    assert_int_equal(check(d, NULL, &f, &whole), 0);
     for (;; nth++) {
         int r;
 
@@ -570,8 +571,32 @@ a_read_error_ends_the_check(void **state)
         if (r == 0)
             break;
         assert_int_equal(r, nth < 2 ? -EUCLEAN : -EIO); /* there are two superblocks */
+        assert_true(res.problems >= 1);
+        assert_non_null(strstr(f.text, "cannot be read"));
+        /* what the newer directory alone knows of is not looked at without it */
+        assert_true(res.structures + 2 >= whole.structures);
     }
     assert_true(nth >= 7);
+}
+
+/* Each directory in turn, as both of a settled image know the content that is damaged besides. */
+static void
+beside_a_directory_that_cannot_be_read_the_rest_is_checked(void **state)
+{
+    for (unsigned bad = 0; bad < 2; bad++) {
+        AUTO(dev_closep) struct dev *d = written_image(false, true);
+        struct check_result res;
+        struct findings f;
+
+        content_of_a_flipped(d);
+        /* after two superblocks, and for the second the two reads of the first */
+        faultdev_fail(d, FAULT_READ, bad == 0 ? 2 : 4, -EIO, NULL);
+        assert_int_equal(check(d, NULL, &f, &res), -EIO);
+        assert_non_null(strstr(f.text, bad == 0 ? "directory 0" : "directory 1"));
+        assert_non_null(strstr(f.text, "'a'"));
+        assert_true(res.problems >= 2);
+    }
+    (void)state;
 }
 
 /* ---- agreement with a mount
@@ -642,7 +667,8 @@ main(void)
         cmocka_unit_test(what_is_no_image_is_told_as_such),
         cmocka_unit_test(a_truncated_image_is_told_as_such),
         cmocka_unit_test(a_wrong_key_is_no_finding_about_the_image),
-        cmocka_unit_test(a_read_error_ends_the_check),
+        cmocka_unit_test(a_read_error_is_told_and_does_not_end_the_check),
+        cmocka_unit_test(beside_a_directory_that_cannot_be_read_the_rest_is_checked),
         cmocka_unit_test(check_and_mount_agree_on_every_damaged_block),
     };
 
