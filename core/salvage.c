@@ -3,6 +3,7 @@
  */
 #include "core/salvage.h"
 #include "base/bytes.h"
+#include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
 #include <errno.h>
@@ -17,7 +18,11 @@ struct salvage {
     salvage_sink *sink;
     void *sink_arg;
     unsigned found, lost;
+    uint64_t patience; /* bytes that may still be read in vain */
 };
+
+/* Banks do not overlap; but what looks like one, wherever it lies, may be made to. */
+enum { PATIENCE = 4 /* times the device */ };
 
 static int
 load_superblock(struct salvage *s)
@@ -82,7 +87,7 @@ name_content(const struct salvage *s, const struct bank_header *h, const uint8_t
     }
 }
 
-/* Whether a bank that says so of itself can lie at @off: a file may hold copies of banks, too. */
+/* Whether a bank that says so of itself can lie at @off. */
 static bool
 is_at_home(const struct salvage *s, const struct bank_header *h, uint64_t off)
 {
@@ -123,33 +128,72 @@ hand_out(struct salvage *s, uint8_t *raw, uint64_t padded, uint64_t off)
     return r;
 }
 
-/* @block lies at @*off; a whole bank is passed over as one, whatever is in it. */
+/* The content, of at most @room bytes, of which the header lies at @off, if there is one.
+ * *@passed: the bytes behind the header that are its own, if it was handed out. */
 static int
-salvage_bank(struct salvage *s, const uint8_t *block, uint64_t *off)
+salvage_bank(struct salvage *s, uint8_t *block, uint64_t off, uint64_t room, uint64_t *passed)
 {
     uint64_t length, generation, padded;
     AUTO_FREE uint8_t *raw = NULL;
     unsigned found = s->found;
     int r;
 
-    if (bank_peek(block, &length, &generation) < 0)
+    *passed = 0;
+    if (dev_pread(s->d, block, BLOCK_SIZE, off) < 0 || bank_peek(block, &length, &generation) < 0)
         return 0;
     padded = bank_padded(length);
-    if (length > MAX_CAPACITY || BANK_HEADER + padded > s->d->size - *off) {
+    if (length > room || padded > s->patience || BANK_HEADER + padded > s->d->size - off) {
         s->lost++;
         return 0;
     }
     raw = dev_alloc(BANK_HEADER + padded);
     if (!raw)
         return -ENOMEM;
-    if (dev_pread(s->d, raw, BANK_HEADER + padded, *off) < 0 ||
+    s->patience -= padded;
+    if (dev_pread(s->d, raw, BANK_HEADER + padded, off) < 0 ||
         !format_crc_ok(raw, BANK_HEADER + padded)) {
         s->lost++;
         return 0;
     }
-    r = hand_out(s, raw, padded, *off);
-    if (s->found > found)
-        *off += padded;
+    r = hand_out(s, raw, padded, off);
+    if (s->found > found) {
+        *passed = padded;
+        s->patience += padded;
+    }
+    return r;
+}
+
+/* A file may hold copies of banks, too: so not where no bank can be. */
+static int
+salvage_slots(struct salvage *s, uint8_t *block)
+{
+    uint64_t end = s->d->size / BLOCK_SIZE * BLOCK_SIZE, passed;
+    uint32_t n = superblock_slot_count(&s->sb);
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < 2 * n; i++) {
+        uint64_t off = superblock_bank_offset(&s->sb, i / 2, i % 2);
+
+        if (off < end)
+            r = salvage_bank(s, block, off, superblock_slot_capacity(&s->sb, i / 2), &passed);
+    }
+    return r;
+}
+
+/* Without a superblock banks may be anywhere; one that is whole is passed over, whatever is in it.
+ */
+static int
+salvage_blocks(struct salvage *s, uint8_t *block)
+{
+    uint64_t end = s->d->size / BLOCK_SIZE * BLOCK_SIZE, passed;
+    int r = 0;
+
+    for (uint64_t off = FIRST_DIRECTORY; r == 0 && off < end; off += BLOCK_SIZE + passed)
+        r = salvage_bank(s, block, off, MAX_CAPACITY, &passed);
+    if (r == 0 && s->patience < s->d->size)
+        report_at(REPORT_WARNING, 0,
+                  "%s: too much of it looks like contents and is none: not all was looked at",
+                  s->d->name);
     return r;
 }
 
@@ -157,14 +201,11 @@ static int
 salvage_all(struct salvage *s)
 {
     AUTO_FREE uint8_t *block = dev_alloc(BLOCK_SIZE);
-    uint64_t end = s->d->size / BLOCK_SIZE * BLOCK_SIZE;
-    int r = block ? 0 : -ENOMEM;
 
-    for (uint64_t off = FIRST_DIRECTORY; r == 0 && off < end; off += BLOCK_SIZE) {
-        if (dev_pread(s->d, block, BLOCK_SIZE, off) == 0)
-            r = salvage_bank(s, block, &off);
-    }
-    return r;
+    if (!block)
+        return -ENOMEM;
+    s->patience = PATIENCE * s->d->size;
+    return s->have_superblock ? salvage_slots(s, block) : salvage_blocks(s, block);
 }
 
 int

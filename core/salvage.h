@@ -23,10 +23,11 @@ struct salvaged {
 /* @data is s->length bytes, valid during the call.  A negative return ends the salvage with it. */
 typedef int salvage_sink(void *arg, const struct salvaged *s, const uint8_t *data);
 
-/* Looks at every block of @d.  Without a readable superblock @unlock is not asked, and only
- * contents that are not sealed can be read.  *@n counts what was handed out, *@lost the banks of
- * ours that do not verify. Returns 0 also when nothing was found; findings of keys (-ENOKEY,
- * -EKEYREJECTED, ...); I/O errors of single blocks are reported and passed over. */
+/* Looks wherever a content may be.  Without a readable superblock that is every block of @d,
+ * @unlock is not asked, and only contents that are not sealed can be read; what is read in vain
+ * then is at most a few times the size of @d, whatever it holds.  *@n counts what was handed out,
+ * *@lost the banks of ours that do not verify. Returns 0 also when nothing was found; findings of
+ * keys (-ENOKEY, -EKEYREJECTED, ...); I/O errors of single blocks are reported and passed over. */
 int store_salvage(struct dev *d, store_unlock_fn *unlock, void *arg, salvage_sink *sink,
                   void *sink_arg, unsigned *n, unsigned *lost);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Salvage finds every content that is whole, and nothing else; repair mends, and no crash of it
  * costs anything.  On a device double. */
+#include "base/bytes.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/check.h"
@@ -318,6 +319,75 @@ a_bank_inside_of_a_file_is_only_that_files_content(void **state)
     assert_int_equal(f.lost, 1);
 }
 
+/* ---- bytes that are read ---- */
+static const struct dev_ops *counted_ops; /* behind the counter */
+static uint64_t bytes_read;
+
+static int
+count_pread(struct dev *d, void *buf, size_t n, uint64_t off)
+{
+    bytes_read += n;
+    return counted_ops->pread(d, buf, n, off);
+}
+
+/* Each block claims to be the beginning of a content that takes all the rest; with the right
+ * checksum (@whole), but of no generation, or without. */
+static struct dev *
+hostile_image(bool whole, bool with_superblock)
+{
+    static struct dev_ops ops;
+    struct dev *d = image_with_files(NULL), *big;
+    struct entry b = entry_of(d, "b");
+    AUTO_FREE uint8_t *all = dev_alloc(d->size);
+    uint8_t header[BLOCK_SIZE];
+
+    faultdev_peek(d, all, d->size, 0);
+    faultdev_peek(d, header, sizeof header, place_of(d, &b.current));
+    for (uint64_t off = d->size - BLOCK_SIZE; off >= FIRST_DIRECTORY; off -= BLOCK_SIZE) {
+        uint64_t len = d->size - off;
+
+        if (with_superblock && off < place_of(d, &b.current))
+            break;
+        memcpy(all + off, header, sizeof header);
+        store_le64(all + off + 48, len - BANK_HEADER ? len - BANK_HEADER : 1); /* the length */
+        store_le64(all + off + 32, whole ? 0 : 5);                             /* the generation */
+        if (whole)
+            format_set_crc(all + off, len);
+        else
+            all[off + CRC_OFFSET] ^= 1;
+    }
+    big = faultdev_new(d->size);
+    faultdev_poke(big, all, d->size, 0);
+    if (!with_superblock)
+        faultdev_poke(big, memset(header, 0, sizeof header), sizeof header, SUPERBLOCK_A);
+    if (!with_superblock)
+        faultdev_poke(big, header, sizeof header, SUPERBLOCK_B);
+    dev_close(d);
+    counted_ops = big->ops;
+    ops = *big->ops;
+    ops.pread = count_pread;
+    big->ops = &ops;
+    bytes_read = 0;
+    return big;
+}
+
+static void
+a_hostile_image_is_read_a_few_times_only(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct dev *d = hostile_image(i % 2, i / 2);
+        uint64_t size = d->size;
+        struct found f;
+
+        assert_int_equal(salvage(d, NULL, &f), 0);
+        if (f.lost == 0)
+            fail_msg("image %u: nothing is lost, %u found", i, f.n);
+        if (bytes_read > 6 * size)
+            fail_msg("image %u: %" PRIu64 " bytes read of %" PRIu64, i, bytes_read, size);
+    }
+}
+
 static void
 bad_sectors_are_passed_over(void **state)
 {
@@ -556,6 +626,7 @@ main(void)
         cmocka_unit_test(a_sealed_image_gives_nothing_without_its_key),
         cmocka_unit_test(a_forged_content_is_not_handed_out),
         cmocka_unit_test(a_bank_inside_of_a_file_is_only_that_files_content),
+        cmocka_unit_test(a_hostile_image_is_read_a_few_times_only),
         cmocka_unit_test(bad_sectors_are_passed_over),
         cmocka_unit_test(a_bad_sector_costs_a_degraded_reader_nothing_but_what_lies_there),
         cmocka_unit_test(repair_mends_each_structure_and_no_crash_of_it_costs_anything),
