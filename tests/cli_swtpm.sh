@@ -4,7 +4,7 @@
 # derivations of its keys, plain and sealed images.  What swtpm wrote, what lies in the image and what was exported
 # are the same to the byte, says an independent reader, and swtpm goes on with it.
 . "${srcdir:-.}/tests/lib.sh"
-need python3 openssl swtpm swtpm_setup swtpm_ioctl tpm2_nvread
+need python3 openssl strace swtpm swtpm_setup swtpm_ioctl tpm2_nvread
 independent=$(cd "$srcdir" && pwd)/tests/independent_swtpm.py
 cd "$TMP" || exit 99
 swtpm_pid=
@@ -97,6 +97,8 @@ for words in "${kinds[@]}"; do
         check "and to the other form" "$VNVRAM" export --swtpm $other "${our_key[@]}" "${key[@]}" sealed.img other
         check "each has the same states" same_blobs tpm2-00.permall,tpm2-00.volatilestate \
             in "$words" clear "" same "$words" other "$words"
+        is "in the clear it is where it was asked for" "$(grep -laF "$value" plain.img sealed.img same/* same other/* other \
+            2>/dev/null | grep -o '^[a-z]*' | sort -u | tr '\n' ' ')" "$([ "$words" ] && echo 'plain ' || echo 'other plain same ')"
         is "nothing else was written" "$(ls -A same | wc -w) $(ls -A other | wc -w)" \
             "$([ $form = dir ] && echo 2 1 || echo 1 2)"
         if [ -z "$words" ] && [ $form = linear ]; then
@@ -225,6 +227,23 @@ truncate -s 192 cut
 check_exit 3 "a blank linear file" import plain.img cut
 is "nothing was written in all that, either" "$(generation)" "$before"
 
+# ---- no other file ----------------------------------------------------------------------------------
+# Whatever is opened to be written, or made.
+opened() {
+    strace -f -qq -o trace -e trace=open,openat,creat,memfd_create,rename,renameat,renameat2,link,linkat,symlinkat "$@" || return
+    grep -vE 'O_RDONLY|ENOENT|exited' trace | sed 's/[^"]*"\([^"]*\)".*/\1/' | sort -u | tr '\n' ' '
+}
+rm -rf sealed.img
+new_image sealed.img "${key[@]}"
+is "import writes to nothing but the image" "$(opened "$VNVRAM" import --swtpm "${right[@]}" "${key[@]}" sealed.img in)" \
+    "sealed.img "
+rm -rf out
+mkdir out
+is "export to nothing but what has no name yet" \
+    "$(opened "$VNVRAM" export --swtpm linear "${right[@]}" "${key[@]}" sealed.img out/linear | sed 's,/proc/self/fd/[0-9]*,FD,')" \
+    ". FD "
+rm -rf out
+
 # ---- what is there already --------------------------------------------------------------------------
 holds() { # the files of plain.img
     "$VNVRAM" info --json plain.img | python3 -c '
@@ -276,6 +295,10 @@ for words in '' pwdfile=pass,mode=aes-256-cbc file=hex128; do
     rm -f out/*
     check "come out" "$VNVRAM" export --swtpm migration "${ours[@]}" plain.img out
     check_exit 1 "and replace nothing" "$VNVRAM" export --swtpm migration "${ours[@]}" plain.img out
+    rm -f plain.img
+    new_image plain.img
+    check "the standard input" import "${ours[@]}" --name tpm2-00.permall plain.img - <saved/tpm2-00.permall
+    check "a stored state as well" import --replace plain.img run/tpm2-00.permall
     check "one by one" "$VNVRAM" export --swtpm migration "${ours[@]}" plain.img tpm2-00.permall permanent
     check "with the same content" same_blobs tpm2-00.permall run "" out ":$words" permanent ":$words"
     rm permanent

@@ -56,6 +56,16 @@ is "with its content" "$(cat "$OUT")" uncommitted
 check "unmount" unmounted "$M"
 check "sound" "$VNVRAM" check a.img
 
+# ---- into another mount, whose files all have names -------------------------------------------------
+new_image other.img
+mounted other.img "$M" || exit 99
+check "export into a mount" "$VNVRAM" export a.img left right "$M"
+check "has every byte" cmp <("$VNVRAM" export a.img right -) "$M/right"
+is "and leaves nothing behind" "$(ls -A "$M" | tr '\n' ' ')" "left right "
+check_exit 1 "what is there is not replaced" "$VNVRAM" export a.img right new "$M"
+is "nor is half of it left" "$(ls -A "$M" | tr '\n' ' ')" "left right "
+check "unmount" unmounted "$M"
+
 # ---- under an anchor --------------------------------------------------------------------------------
 new_image b.img
 "$VNVRAM" mount -o anchor=b.anchor,anchor_create b.img "$M" && unmounted "$M" || exit 99
@@ -124,4 +134,15 @@ for how in 'powered off' suspended; do
     is "swtpm goes on with what the mount's TPM had stored" "$(value "$sw")" by-mount
     stop_swtpm
 done
+
+# ---- a block device ---------------------------------------------------------------------------------
+rm -f linear
+if "$VNVRAM" export --swtpm linear --swtpm-key "$words" -o key_file=key,key_format=binary c.img linear &&
+    truncate -s 1M linear && device=$(loop_on linear); then
+    new_image d.img
+    check "a linear file on a block device" "$VNVRAM" import --swtpm --swtpm-key "$words" d.img "$device"
+    check "gives the same" cmp <("$VNVRAM" export d.img tpm2-00.permall -) \
+        <("$VNVRAM" export -o key_file=key,key_format=binary c.img tpm2-00.permall -)
+    loop_off "$device"
+fi
 finish

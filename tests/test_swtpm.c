@@ -20,6 +20,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -508,6 +509,34 @@ paddings_are_checked(void **state)
     }
 }
 
+/* HMACs can be cut to any length, and then guessed. */
+static void
+authentication_codes_have_one_length(void **state)
+{
+    static const size_t lengths[] = {0, 1, 16, 31, 33};
+    const struct swtpm_keys keys = {hex_128, NULL};
+    uint8_t plain[32], whole[256], mac[64];
+    const size_t at = ENVELOPE_HEADER + ENVELOPE_RECORD_HEAD + sizeof plain;
+    size_t n;
+
+    (void)state;
+    memset(plain, 16, sizeof plain);
+    n = forge(whole, hex_128, plain, sizeof plain, true);
+    memcpy(mac, whole + at + ENVELOPE_RECORD_HEAD, sizeof mac);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        uint8_t raw[256];
+        size_t rest = at + ENVELOPE_RECORD_HEAD + 32, len;
+
+        memcpy(raw, whole, at);
+        len = at + put_record(raw + at, ENVELOPE_TAG_HMAC, mac, lengths[i]);
+        memcpy(raw + len, whole + rest, n - rest);
+        len += n - rest;
+        envelope_encode_header(raw, ENVELOPE_ENCRYPTED, (uint32_t)len);
+        assert_int_equal(open_blob(raw, len, &keys), -EUCLEAN);
+        assert_said("authentication code");
+    }
+}
+
 static void
 the_first_swtpms_had_no_initial_vector(void **state)
 {
@@ -671,6 +700,50 @@ a_vault_grows_and_keeps_its_bytes(void **state)
     assert_int_equal(vault_new(&v, SIZE_MAX, false), -ENOMEM);
 }
 
+/* What /proc/self/smaps says of the mapping at @p: its flags, "" when there is none. */
+static void
+mapping_flags(const void *p, char flags[512])
+{
+    FILE *f = fopen("/proc/self/smaps", "r");
+    char line[512];
+    bool here = false;
+
+    assert_non_null(f);
+    *flags = '\0';
+    while (fgets(line, sizeof line, f)) {
+        unsigned long from, to;
+
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            here = (uintptr_t)p >= from && (uintptr_t)p < to;
+        if (here && strncmp(line, "VmFlags:", 8) == 0)
+            snprintf(flags, 512, "%s", line + 8);
+    }
+    fclose(f);
+}
+
+static void
+a_vault_is_locked_and_in_no_core(void **state)
+{
+    AUTO(vault_freep) struct vault *v = NULL;
+    char flags[512];
+
+    (void)state;
+    assert_int_equal(vault_new(&v, 5000, true), 0);
+    mapping_flags(v->bytes, flags);
+    assert_non_null(strstr(flags, " lo")); /* locked */
+    assert_non_null(strstr(flags, " dd")); /* do not dump */
+    assert_int_equal(munlockall(), 0);     /* as the end of Argon2id does */
+    mapping_flags(v->bytes, flags);
+    assert_null(strstr(flags, " lo"));
+    assert_int_equal(vault_lock(v), 0);
+    mapping_flags(v->bytes, flags);
+    assert_non_null(strstr(flags, " lo"));
+    assert_int_equal(vault_grow(v, 50000), 0);
+    mapping_flags(v->bytes + 49999, flags);
+    assert_non_null(strstr(flags, " lo"));
+    assert_non_null(strstr(flags, " dd"));
+}
+
 /* ---- frame --------------------------------------------------------------------------------------
  */
 
@@ -720,12 +793,14 @@ main(void)
         cmocka_unit_test(headers_that_nobody_wrote_are_findings),
         cmocka_unit_test(records_that_do_not_belong_are_damage),
         cmocka_unit_test(paddings_are_checked),
+        cmocka_unit_test(authentication_codes_have_one_length),
         cmocka_unit_test(the_first_swtpms_had_no_initial_vector),
         cmocka_unit_test(linear_files_of_swtpm_are_read_and_written_the_same),
         cmocka_unit_test(linear_sections_are_powers_of_two),
         cmocka_unit_test(linear_headers_that_are_wrong_are_findings),
         cmocka_unit_test(states_have_swtpms_names),
         cmocka_unit_test(a_vault_grows_and_keeps_its_bytes),
+        cmocka_unit_test(a_vault_is_locked_and_in_no_core),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
