@@ -20,6 +20,7 @@ struct command {
 };
 
 int cmd_check(struct options *o);
+int cmd_clone(struct options *o);
 int cmd_doctor(struct options *o);
 int cmd_export(struct options *o);
 int cmd_format(struct options *o);

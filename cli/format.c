@@ -12,19 +12,7 @@
 #include <libgen.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
-
-/* A random UUID, version 4. */
-static int
-make_uuid(uint8_t uuid[UUID_SIZE])
-{
-    if (getrandom(uuid, UUID_SIZE, 0) != UUID_SIZE)
-        return report(-EIO, "no random numbers: %s", errno_text(errno));
-    uuid[6] = (uuid[6] & 0x0f) | 0x40;
-    uuid[8] = (uuid[8] & 0x3f) | 0x80;
-    return 0;
-}
 
 /* The mount's root belongs to whoever formats, and to nobody else. */
 static struct file_attr
@@ -83,7 +71,7 @@ static int
 write_image(struct dev *d, struct format_spec *spec, struct options *o)
 {
     AUTO(sealer_freep) struct sealer *sealer = NULL;
-    int r = make_uuid(spec->uuid);
+    int r = image_new_uuid(spec->uuid);
 
     if (r < 0)
         return r;

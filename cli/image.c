@@ -4,12 +4,14 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "base/utf8.h"
+#include "core/check.h"
 #include "core/dev_nbd.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 int
@@ -322,6 +324,41 @@ void
 image_look_fini(struct look *l)
 {
     free(l->entries);
+}
+
+/* ---- copies -------------------------------------------------------------------------------------
+ */
+
+int
+image_new_uuid(uint8_t uuid[UUID_SIZE])
+{
+    if (getrandom(uuid, UUID_SIZE, 0) != UUID_SIZE)
+        return report(-EIO, "no random numbers: %s", errno_text(errno));
+    uuid[6] = (uuid[6] & 0x0f) | 0x40;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    return 0;
+}
+
+static void
+report_finding(void *path, int r, const char *where, const char *text)
+{
+    if (r < 0)
+        report(r, "%s: %s: %s", (const char *)path, where, text);
+}
+
+int
+image_verify_copy(int fd, const char *path)
+{
+    AUTO(dev_closep) struct dev *d = NULL;
+    struct check_result res;
+    char proc[32];
+    int r;
+
+    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+    r = dev_file_open(&d, proc, DEV_READ_ONLY | DEV_NO_LOCK);
+    if (r == 0)
+        r = check_image(d, NULL, NULL, report_finding, (void *)(uintptr_t)path, &res);
+    return r < 0 ? report(r, "%s: the copy does not verify, and is dropped", path) : 0;
 }
 
 /* ---- text ---------------------------------------------------------------------------------------

@@ -49,6 +49,12 @@ void image_look_fini(struct look *l);
 /* As keys_unlock(), but silent about a key that is missing. */
 int image_unlock_if_given(void *key, const struct superblock *sb, struct sealer **out);
 
+/* A random one, version 4. */
+int image_new_uuid(uint8_t uuid[UUID_SIZE]);
+/* Reads back from the medium an image that has been written to @fd, and checks every sum in it; for
+ * reports it is @path. */
+int image_verify_copy(int fd, const char *path);
+
 /* "4.0 MiB", "512 B"; @buf is returned. */
 enum { SIZE_TEXT = 32 };
 const char *size_text(char buf[SIZE_TEXT], uint64_t n);

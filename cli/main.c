@@ -41,6 +41,8 @@ static const struct command commands[] = {
      NULL},
     {"restore", FOR_RESTORE, 1, 2, "IMAGE|DIRECTORY [NAME]",
      "Bring back what a file held before, or a deleted file", cmd_restore, NULL},
+    {"clone", FOR_CLONE, 2, 2, "IMAGE|DIRECTORY FILE",
+     "Copy an image, for another machine or for the same one", cmd_clone, NULL},
     {"key", FOR_KEY, 2, 2, "add|remove|change|reseal|list|test|destroy IMAGE",
      "Tell, and change, who may open a sealed image", cmd_key, NULL},
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},

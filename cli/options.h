@@ -86,8 +86,10 @@ struct options {
     enum swtpm_form swtpm_form; /* export: for swtpm */
     struct swtpm_key_options swtpm_key, swtpm_migration_key;
 
-    bool all;            /* status */
-    const char *user;    /* doctor: whom the mount is for; NULL: whom libvirt runs swtpm as */
+    bool all;         /* status */
+    const char *user; /* doctor: whom the mount is for; NULL: whom libvirt runs swtpm as */
+    bool new_identity, same_identity; /* clone; .new_key too */
+
     bool repair;         /* check */
     const char *salvage; /* check: the directory, argv's own string */
     bool der, plain;     /* export, import */

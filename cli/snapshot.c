@@ -5,8 +5,8 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "cli/image.h"
 #include "cli/target.h"
-#include "core/check.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -68,29 +68,6 @@ copy(int from, const char *source, uint64_t size, const struct target *to)
 /* ---- the copy ----------------------------------------------------------------------------------
  */
 
-static void
-report_finding(void *path, int r, const char *where, const char *text)
-{
-    if (r < 0)
-        report(r, "%s: %s: %s", (const char *)path, where, text);
-}
-
-/* Reads back from the medium what has been written, and checks every sum in it. */
-static int
-verify(const struct target *t)
-{
-    AUTO(dev_closep) struct dev *d = NULL;
-    struct check_result res;
-    char proc[32];
-    int r;
-
-    snprintf(proc, sizeof proc, "/proc/self/fd/%d", t->fd);
-    r = dev_file_open(&d, proc, DEV_READ_ONLY | DEV_NO_LOCK);
-    if (r == 0)
-        r = check_image(d, NULL, NULL, report_finding, (void *)t->path, &res);
-    return r < 0 ? report(r, "%s: the copy does not verify, and is dropped", t->path) : 0;
-}
-
 static int
 snapshot_to_file(int from, const char *source, uint64_t size, const char *path)
 {
@@ -104,7 +81,7 @@ snapshot_to_file(int from, const char *source, uint64_t size, const char *path)
     if (r == 0)
         r = target_flush(&t);
     if (r == 0)
-        r = verify(&t);
+        r = image_verify_copy(t.fd, t.path);
     return r < 0 ? r : target_publish(&t, 1);
 }
 
