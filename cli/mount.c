@@ -194,7 +194,7 @@ health(struct mount *m)
         return "tpm-failed";
     if (m->o->degraded)
         return "degraded";
-    return info.read_only && !m->o->read_only ? "read-only" : "ok";
+    return info.read_only && info.place == STORE_HERE && !m->o->read_only ? "read-only" : "ok";
 }
 
 /* Members of .vnvram/status; on FUSE threads. */

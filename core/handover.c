@@ -196,6 +196,8 @@ take_locked(struct store *s, unsigned wait_ms)
     dev_set_witness(s->dev, store_witness, s);
     s->read_only = 0;
     s->read_only_why = NULL;
+    snapshot_put(s->snapshot);
+    s->snapshot = NULL;
     r = write_recovery(s, NULL, false);
     s->recovered |= was_recovered;
     return r;

@@ -7,6 +7,7 @@ from faultkit import DEADLINE, Problem
 
 INIT, SHUTDOWN, STORE_VOLATILE, GET_STATEBLOB, SET_STATEBLOB, STOP, SET_DATAFD, SET_BUFFERSIZE = \
     2, 3, 0xa, 0xc, 0xd, 0xe, 0x10, 0x11
+LOCK_STORAGE = 0x13
 PERMANENT, VOLATILE, SAVESTATE = 1, 2, 3
 NO_BLOB = 0x800
 
@@ -60,6 +61,9 @@ class Client:
 
     def shutdown(self):
         self.request(SHUTDOWN)
+
+    def lock_storage(self, retries):
+        self.request(LOCK_STORAGE, struct.pack(">I", retries))
 
     def store_volatile(self):
         self.request(STORE_VOLATILE)

@@ -174,6 +174,12 @@ class Daemon:
             raise Problem("left behind: a mount")
         self.check_sanitizers()
 
+    def clean_up_mount(self):
+        """What a daemon that has died left in the tree."""
+        self.let_go()
+        if self.mounted():
+            detach(self.mnt)
+
     def clean_up(self):
         """By force, after a problem."""
         self.let_go()
