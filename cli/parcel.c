@@ -3,8 +3,8 @@
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
-#include "cli/anchor.h"
 #include "cli/image.h"
+#include "cli/openimage.h"
 #include "fs/virt.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -300,25 +300,12 @@ int
 parcels_commit(const struct parcels *p, struct options *o, const char *path,
                const struct parcel_commit *how)
 {
-    AUTO(anchor_closep) struct anchor *anchor = NULL;
-    AUTO(dev_closep) struct dev *d = NULL;
-    AUTO(store_closep) struct store *s = NULL;
-    struct store_options opt = {.unlock = keys_unlock, .unlock_arg = &o->key};
-    int r = keys_read(&o->key, false);
+    AUTO(image_close) struct open_image image = {0};
+    int r = image_open_to_change(&image, o, path);
 
-    if (r == 0)
-        r = dev_open(&d, path, 0, &o->dev);
-    if (r == 0)
-        r = anchor_from_options(&anchor, o, false);
-    opt.anchor = anchor;
-    if (r == 0)
-        r = store_open(&s, d, &opt);
-    if (r < 0)
-        return r;
-    d = NULL; /* the store's */
     for (size_t i = 0; r == 0 && i < p->n; i++)
         r = vault_lock(p->list[i].content); /* a passphrase's work may have undone it */
-    return r < 0 ? r : commit(p, s, path, how);
+    return r < 0 ? r : commit(p, image.store, path, how);
 }
 
 /* ---- out of an image ----------------------------------------------------------------------------
@@ -389,27 +376,18 @@ take_named(struct parcels *p, struct store *s, const struct taking *t)
 static int
 take_once(struct parcels *p, const struct taking *t)
 {
-    AUTO(anchor_closep) struct anchor *anchor = NULL;
-    AUTO(dev_closep) struct dev *d = NULL;
-    AUTO(store_closep) struct store *s = NULL;
-    struct store_options opt = {.read_only = true, .unlock = keys_unlock, .unlock_arg = &t->o->key};
+    AUTO(image_close) struct open_image image = {0};
     struct store_info info;
-    int r = dev_open(&d, t->path, DEV_READ_ONLY | DEV_NO_LOCK, &t->o->dev);
+    int r = image_open_to_read(&image, t->o, t->path);
 
-    if (r == 0)
-        r = anchor_from_options(&anchor, t->o, true);
-    opt.anchor = anchor;
-    if (r == 0)
-        r = store_open(&s, d, &opt);
     if (r < 0)
         return r;
-    d = NULL; /* the store's */
-    store_get_info(s, &info);
+    store_get_info(image.store, &info);
     if (t->what->origin) {
         t->what->origin->info = info;
-        store_get_root(s, &t->what->origin->root);
+        store_get_root(image.store, &t->what->origin->root);
     }
-    r = t->what->n > 0 ? take_named(p, s, t) : take_all(p, s, t);
+    r = t->what->n > 0 ? take_named(p, image.store, t) : take_all(p, image.store, t);
     return r == 0 && info.recovered ? 1 : r;
 }
 
@@ -417,7 +395,7 @@ int
 parcels_take(struct parcels *p, struct options *o, const char *path, const struct parcel_take *what)
 {
     const struct taking t = {.o = o, .path = path, .what = what};
-    int r = keys_read(&o->key, false); /* asks, maybe: before the image is open */
+    int r = keys_read(&o->key, false); /* asks, maybe: outside of what is tried again */
 
     if (r < 0)
         return r;
