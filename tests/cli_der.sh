@@ -4,8 +4,8 @@
 # done to a stream on the way.
 . "${srcdir:-.}/tests/lib.sh"
 need python3 openssl asn1Decoding
+MODULE=$(cd "$srcdir/doc" && pwd)/vnvram.asn1
 cd "$TMP" || exit 99
-MODULE=$(cd "$(dirname "$OLDPWD/$srcdir/doc/vnvram.asn1")" && pwd)/vnvram.asn1
 KEY=key=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
 OTHER=key=ffffffffffffffffffffffffffffffff
 
