@@ -25,6 +25,13 @@ superblock_load(struct dev *d, unsigned copy, uint8_t *buf, struct superblock *s
 }
 
 int
+superblock_seal(uint8_t *buf, const struct superblock *sb, struct sealer *sealer)
+{
+    superblock_encode(sb, buf);
+    return format_seal(sealer, SEAL_SUPERBLOCK, buf, BLOCK_SIZE);
+}
+
+int
 superblock_write(struct dev *d, unsigned copy, const struct superblock *sb, struct sealer *sealer)
 {
     AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
@@ -32,8 +39,7 @@ superblock_write(struct dev *d, unsigned copy, const struct superblock *sb, stru
 
     if (!buf)
         return -ENOMEM;
-    superblock_encode(sb, buf);
-    r = format_seal(sealer, SEAL_SUPERBLOCK, buf, BLOCK_SIZE);
+    r = superblock_seal(buf, sb, sealer);
     return r < 0 ? r : dev_pwrite(d, buf, BLOCK_SIZE, superblock_offset(copy));
 }
 

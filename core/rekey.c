@@ -8,23 +8,36 @@
 #include <string.h>
 
 /* Writes @sb to both copies, the worse one first, each flushed before the other is touched: one
- * good copy is on the medium at any time. */
+ * good copy is on the medium at any time.  A lack of memory shows before the first write: the two
+ * never differ for that. */
 static int
 write_both(struct store *s, const struct superblock *sb, struct sealer *sealer)
 {
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
     unsigned first = 1 - s->sb_best;
+    int r = buf ? superblock_seal(buf, sb, sealer) : -ENOMEM;
 
+    if (r < 0)
+        return r;
     for (unsigned i = 0; i < 2; i++) {
-        int r = superblock_write(s->dev, i == 0 ? first : 1 - first, sb, sealer);
+        unsigned copy = i == 0 ? first : 1 - first;
 
-        if (r == -EIO)
-            return fail_store(s, r, "a write failed");
-        if (r == 0)
-            r = commit_flush(s);
+        r = dev_pwrite(s->dev, buf, BLOCK_SIZE, superblock_offset(copy));
+        r = r < 0 ? fail_store(s, r, "a write failed") : commit_flush(s);
         if (r < 0)
-            return r;
+            return report(r,
+                          "%s: the old keys may count, or the new ones: \"vnvram key test\" tells "
+                          "which",
+                          s->dev->name);
     }
     return 0;
+}
+
+/* Nothing has been written that counts. */
+static int
+keys_unchanged(const struct store *s, int r)
+{
+    return report(r, "%s: %s: the keys are as they were", s->dev->name, errno_text(r));
 }
 
 int
@@ -55,9 +68,15 @@ store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE
     memcpy(sb.keyslots, keyslots, sizeof sb.keyslots);
     r = write_both(s, &sb, s->sealer);
     if (r < 0)
-        return r;
+        return r == -ENOMEM ? keys_unchanged(s, r) : r;
     s->sb = sb;
-    return demand_superblock(s);
+    r = demand_superblock(s);
+    if (r == -ENOMEM) /* each commit demands it, so the next ones will */
+        return report_at(REPORT_WARNING, 0,
+                         "%s: the keys have changed; %s, so it takes two more commits until the "
+                         "old superblock cannot be put back",
+                         s->dev->name, errno_text(r));
+    return r < 0 ? report(r, "%s: the keys have changed all the same", s->dev->name) : 0;
 }
 
 /* ---- reseal -------------------------------------------------------------------------------------
@@ -172,6 +191,30 @@ switch_over(struct store *s, const struct superblock *sb, struct sealer **sealer
     return commit_anchor(s);
 }
 
+/* All contents, and a directory that names them, beside what counts. */
+static int
+write_resealed(struct store *s, struct superblock *sb, struct sealer *sealer,
+               struct directory *next)
+{
+    int r = announce(s);
+
+    if (r == 0)
+        r = next_directory(s, next);
+    if (r < 0)
+        return r;
+    next->superblock_sequence = sb->sequence;
+    next->key_epoch = sb->key_epoch;
+    next->resealing = true;
+    s->in_flight = next;
+    r = rewrite_all(s, sb, sealer, next);
+    if (r == 0)
+        r = commit_flush(s);
+    s->in_flight = NULL;
+    if (r == 0)
+        s->seen = next->generation; /* it is there, though nothing leads to it yet */
+    return r == -EIO ? fail_store(s, r, "a write failed") : r;
+}
+
 int
 store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE],
              uint8_t key_size)
@@ -191,25 +234,17 @@ store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_CO
     sb.key_epoch++;
     sb.key_size = key_size;
     memcpy(sb.keyslots, keyslots, sizeof sb.keyslots);
-    r = announce(s);
-    if (r == 0)
-        r = next_directory(s, &next);
+    r = write_resealed(s, &sb, sealer, &next);
     if (r < 0)
-        return r;
-    next.superblock_sequence = sb.sequence;
-    next.key_epoch = sb.key_epoch;
-    next.resealing = true;
-    s->in_flight = &next;
-    r = rewrite_all(s, &sb, sealer, &next);
-    if (r == 0)
-        r = commit_flush(s);
-    s->in_flight = NULL;
-    if (r == 0)
-        s->seen = next.generation; /* it is there, though nothing leads to it yet */
-    if (r < 0)
-        return r == -EIO ? fail_store(s, r, "a write failed") : r;
+        return keys_unchanged(s, r);
     r = switch_over(s, &sb, &owned, &next);
+    if (r < 0 && s->sb.sequence != sb.sequence)
+        return r == -ENOMEM ? keys_unchanged(s, r) : r;
     if (r == 0)
         r = wipe_unused_banks(s);
-    return r < 0 ? r : settle_locked(s);
+    if (r == 0)
+        r = settle_locked(s);
+    return r < 0 ? report(r, "%s: resealed, but %s: the next mount wipes what the old key opens",
+                          s->dev->name, errno_text(r))
+                 : 0;
 }

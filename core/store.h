@@ -222,10 +222,13 @@ void snapshot_put(struct snapshot *sn);
  */
 
 /* Replaces the key slots in both superblocks, each copy flushed before the other is written, then
- * commits a directory that refuses older superblocks.  Durable when it returns 0. */
+ * commits a directory that refuses older superblocks.  Durable when it returns 0.  After -ENOMEM
+ * nothing has changed; after an I/O error it is reported which keys count, or that they must be
+ * tried. */
 int store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE]);
 /* New volume key: rewrites all content under @sealer (key epoch +1) and switches over atomically.
- * Takes over @sealer, whatever it returns. */
+ * Takes over @sealer, whatever it returns.  After an error it is reported which key counts; the
+ * next mount finishes what is left to do. */
 int store_reseal(struct store *s, struct sealer *sealer,
                  uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE], uint8_t key_size);
 

@@ -37,7 +37,9 @@ uint64_t superblock_offset(unsigned copy);
 
 /* Reads the superblock copy into @buf (BLOCK_SIZE, aligned) and decodes it, without its tag. */
 int superblock_load(struct dev *d, unsigned copy, uint8_t *buf, struct superblock *sb);
-/* Encodes, seals and writes one copy; no flush. */
+/* Encodes and seals a copy into @buf (BLOCK_SIZE). */
+int superblock_seal(uint8_t *buf, const struct superblock *sb, struct sealer *sealer);
+/* The same, and writes it; no flush. */
 int superblock_write(struct dev *d, unsigned copy, const struct superblock *sb,
                      struct sealer *sealer);
 

@@ -292,12 +292,130 @@ run_all(const uint64_t *key)
     print_message("# %lu allocations failed, %lu runs refused something\n", n - 2, refused);
 }
 
+/* ---- keys --------------------------------------------------------------------------------------
+ */
+
+static const uint64_t new_user_key = 0xcafe, new_volume_key = 0xf00d;
+static char said[2048]; /* all that was reported */
+
 static void
 silent(void *arg, enum report_level level, const char *line)
 {
+    size_t n = strlen(said);
+
     (void)arg;
     (void)level;
-    (void)line;
+    snprintf(said + n, sizeof said - n, "%s\n", line);
+}
+
+/* A sealed image that holds @value as "a". */
+static void *
+sealed_image(uint64_t *size, uint8_t value)
+{
+    AUTO(sealer_freep) struct sealer *sealer = testseal_keyed(volume_key);
+    struct format_spec spec = {.classes = classes,
+                               .n_classes = 2,
+                               .uuid = {1},
+                               .seal_mode = SEAL_AES_CBC_HMAC_SHA256,
+                               .key_size = 32};
+    struct job j = {.key = &user_key};
+    struct superblock sb;
+    struct dev *d;
+    struct store *s;
+    void *bytes;
+
+    testseal_keyslots(volume_key, user_key, spec.keyslots);
+    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
+    *size = sb.image_size;
+    bytes = calloc(1, sb.image_size);
+    assert_non_null(bytes);
+    d = memdev_new(bytes, sb.image_size);
+    assert_int_equal(store_format(d, &spec, sealer), 0);
+    assert_int_equal(open_image(&j, d, &s), 0);
+    assert_int_equal(put_content(s, "a", value), 0);
+    assert_int_equal(put_content(s, "a", value + 1), 0);
+    store_close(s);
+    return bytes;
+}
+
+/* Changes the key slots, or all, to the new keys, while an allocation fails. */
+static int
+change_keys(void *bytes, uint64_t size, bool reseal)
+{
+    uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE];
+    struct sealer *sealer = reseal ? testseal_keyed(new_volume_key) : NULL;
+    struct job j = {.key = &user_key};
+    struct store *s;
+    int r;
+
+    assert_int_equal(open_image(&j, memdev_new(bytes, size), &s), 0);
+    testseal_keyslots(reseal ? new_volume_key : volume_key, new_user_key, keyslots);
+    said[0] = '\0';
+    counting = true;
+    r = reseal ? store_reseal(s, sealer, keyslots, 32) : store_set_keyslots(s, keyslots);
+    counting = false;
+    store_close(s);
+    return r;
+}
+
+static bool
+opens_with(const void *bytes, uint64_t size, const uint64_t *key, uint8_t value)
+{
+    AUTO_FREE void *copy = malloc(size);
+    struct job j = {.key = key, .shown = value, .tried = value};
+    struct check_result res;
+    struct store *s;
+    struct dev *d;
+    unsigned findings = 0;
+
+    assert_non_null(copy);
+    memcpy(copy, bytes, size);
+    d = memdev_new(copy, size);
+    if (open_image(&j, d, &s) < 0) {
+        dev_close(d);
+        return false;
+    }
+    store_close(s);
+    verify(&j, memdev_new(copy, size));
+    d = memdev_new(copy, size);
+    assert_int_equal(check_image(d, unlock, (void *)(uintptr_t)key, count_finding, &findings, &res),
+                     0);
+    dev_close(d);
+    return true;
+}
+
+/* One key or the other counts, never none, and what is said about it is true. */
+static void
+no_lack_of_memory_leaves_it_open_which_keys_count(void **state)
+{
+    (void)state;
+    for (int reseal = 0; reseal < 2; reseal++) {
+        unsigned unchanged = 0, changed = 0;
+        bool reached = true;
+
+        for (failing = 1; reached; failing++) {
+            uint64_t size;
+            AUTO_FREE void *bytes = sealed_image(&size, 7);
+            bool old, new;
+            int r;
+
+            calls = 0;
+            r = change_keys(bytes, size, reseal);
+            reached = calls >= failing;
+            assert_true(r == 0 || r == -ENOMEM);
+            old = opens_with(bytes, size, &user_key, 8);
+            new = opens_with(bytes, size, &new_user_key, 8);
+            assert_int_not_equal(old, new);
+            assert_true(r < 0 || new);
+            assert_true(reseal || r == 0 || old);
+            if (r < 0)
+                assert_non_null(strstr(said, old ? "the keys are as they were" : "resealed, but"));
+            unchanged += old;
+            changed += new;
+        }
+        assert_true(unchanged >= 1);
+        assert_true(changed >= 2); /* without a failure, and with one that came too late */
+    }
 }
 
 static void
@@ -320,6 +438,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_allocation_of_an_unsealed_image_may_fail),
         cmocka_unit_test(every_allocation_of_a_sealed_image_may_fail),
+        cmocka_unit_test(no_lack_of_memory_leaves_it_open_which_keys_count),
     };
 
     report_set_sink(silent, NULL);
