@@ -123,6 +123,18 @@ has_our_directory(struct store *s)
     return same;
 }
 
+/* Whether it is at least where we have put it. */
+static bool
+has_our_newest(struct store *s)
+{
+    AUTO(directory_fini) struct directory dir = {0};
+    struct directory_claim claim;
+
+    return directory_load(s->dev, s->sealer, &s->sb, s->dir.index, &dir, &claim) == 0 &&
+           claim.generation == s->dir.generation &&
+           memcmp(claim.digest, s->dir.digest, SEAL_TAG_SIZE) == 0;
+}
+
 /* Somebody has touched the file.  Changed owners, modes and links are harmless; other bytes are
  * not: what would be written over them might mix two states. */
 static void
@@ -139,10 +151,12 @@ judge_touch(struct store *s)
 struct store *
 commit_begin(struct store *s)
 {
-    bool touched = dev_begin(s->dev);
+    enum dev_news news = dev_begin(s->dev);
 
     pthread_mutex_lock(&s->lock);
-    if (touched)
+    if (news == DEV_UNKNOWN && !(has_our_superblock(s) && has_our_newest(s)))
+        news = DEV_TOUCHED;
+    if (news == DEV_TOUCHED)
         judge_touch(s);
     return s;
 }

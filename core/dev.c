@@ -81,10 +81,10 @@ dev_medium(struct dev *d, bool on)
     return r < 0 ? report(-EIO, "%s: cannot read the medium: %s", d->name, errno_text(r)) : 0;
 }
 
-bool
+enum dev_news
 dev_begin(struct dev *d)
 {
-    return d->ops->begin && d->ops->begin(d);
+    return d->ops->begin ? d->ops->begin(d) : DEV_NO_NEWS;
 }
 
 void

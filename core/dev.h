@@ -16,6 +16,12 @@ enum { BLOCK_SIZE = 4096 };
 
 struct dev;
 
+enum dev_news {
+    DEV_NO_NEWS, /* nobody has written, or this device cannot tell */
+    DEV_UNKNOWN, /* it can tell, but not this time */
+    DEV_TOUCHED,
+};
+
 struct dev_ops {
     /* -ERANGE past the end, with @buf filled as far as the device goes. */
     int (*pread)(struct dev *d, void *buf, size_t n, uint64_t off);
@@ -25,7 +31,7 @@ struct dev_ops {
     int (*medium)(struct dev *d, bool on);
     void (*close)(struct dev *d);
     /* Optional, both or none: around each commit, in pairs; see dev_begin(). */
-    bool (*begin)(struct dev *d);
+    enum dev_news (*begin)(struct dev *d);
     void (*end)(struct dev *d);
     /* Optional, both or none: see dev_release(). */
     void (*release)(struct dev *d);
@@ -56,9 +62,9 @@ int dev_sync(struct dev *d);
 int dev_medium(struct dev *d, bool on);
 /* A commit's writes come between the two; commits of several threads go one after the other.
  * dev_begin() may wait a while for somebody who is copying the device, so hold no lock that readers
- * need.  It returns true when somebody else seems to have written to the device since the last
+ * need.  It tells whether somebody else seems to have written to the device since the last
  * dev_end(). */
-bool dev_begin(struct dev *d);
+enum dev_news dev_begin(struct dev *d);
 void dev_end(struct dev *d);
 /* Lets the device go, so that another daemon can become its one writer: nothing of it is open or
  * locked here when this returns.  Until dev_take() there are no transfers. */

@@ -156,12 +156,12 @@ file_medium(struct dev *d, bool on)
     return on ? drop_cache(f->fd) : 0;
 }
 
-static bool
+static enum dev_news
 file_begin(struct dev *d)
 {
     struct lease *l = file_of(d)->lease;
 
-    return l && lease_begin(l);
+    return l ? lease_begin(l) : DEV_NO_NEWS;
 }
 
 static void

@@ -337,7 +337,7 @@ nbd_dev_medium(struct dev *d, bool on)
     return 0;
 }
 
-static bool
+static enum dev_news
 nbd_dev_begin(struct dev *d)
 {
     struct nbd_dev *n = nbd_of(d);
@@ -346,7 +346,7 @@ nbd_dev_begin(struct dev *d)
     pthread_mutex_lock(&n->lock);
     n->commit_end = nbd_link_now() + n->wait_ms;
     pthread_mutex_unlock(&n->lock);
-    return false;
+    return DEV_NO_NEWS;
 }
 
 static void

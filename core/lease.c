@@ -28,7 +28,10 @@ struct lease {
     bool armed;
     int64_t allowance, since;   /* us: how long may be waited, and as of when */
     int64_t given_up, patience; /* us: until when nobody is waited for; how long the next time */
-    struct stat last;           /* the file after our last write */
+    struct stat last;           /* the file after our last write, if .known */
+    bool known;
+    bool in_row;   /* this commit follows closely upon the one before */
+    int64_t ended; /* us: the one before */
 };
 
 static int64_t
@@ -38,6 +41,12 @@ now_us(void)
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static void
+note(struct lease *l)
+{
+    l->known = fstat(l->fd, &l->last) == 0;
 }
 
 struct lease *
@@ -52,7 +61,7 @@ lease_new(int fd)
     l->allowance = HOLD_US;
     l->since = now_us();
     l->patience = GIVE_UP_S * INT64_C(1000000);
-    fstat(fd, &l->last);
+    note(l);
     signal(SIGIO, SIG_IGN); /* by default it kills */
     return l;
 }
@@ -75,7 +84,7 @@ lease_use(struct lease *l, int fd)
     l->armed = l->works = false;
     l->fd = fd;
     if (fd >= 0)
-        fstat(fd, &l->last);
+        note(l);
 }
 
 /* An open that waits for our lease to end counts as one already, so a copy is never passed over by
@@ -109,7 +118,8 @@ give_up(struct lease *l, int64_t now)
         l->patience *= 2;
 }
 
-static void
+/* 0: the lease is there, and nobody was in the way. */
+static int
 hold(struct lease *l)
 {
     int64_t start = now_us(), now = start;
@@ -129,6 +139,7 @@ hold(struct lease *l)
         l->given_up = 0;
         l->patience = GIVE_UP_S * INT64_C(1000000);
     }
+    return start == now ? r : -EAGAIN;
 }
 
 /* Times have the grain of a clock tick where the kernel knows no finer ones: a write within the
@@ -144,20 +155,31 @@ is_changed(const struct lease *l)
            st.st_ctim.tv_nsec != l->last.st_ctim.tv_nsec;
 }
 
-bool
+enum dev_news
 lease_begin(struct lease *l)
 {
+    int r;
+
     pthread_mutex_lock(&l->lock);
-    hold(l);
-    return l->works && is_changed(l);
+    r = hold(l);
+    l->in_row = r == 0 && now_us() - l->ended < LEASE_ROW_US;
+    if (!l->works || l->in_row)
+        return DEV_NO_NEWS;
+    if (!l->known)
+        return DEV_UNKNOWN;
+    return is_changed(l) ? DEV_TOUCHED : DEV_NO_NEWS;
 }
 
 void
 lease_end(struct lease *l)
 {
-    fstat(l->fd, &l->last);
+    if (l->works && !l->in_row)
+        note(l);
+    else
+        l->known = false;
     if (l->armed)
         fcntl(l->fd, F_SETLEASE, F_UNLCK);
     l->armed = false;
+    l->ended = now_us();
     pthread_mutex_unlock(&l->lock);
 }

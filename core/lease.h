@@ -12,7 +12,7 @@
 #ifndef VNVRAM_CORE_LEASE_H
 #define VNVRAM_CORE_LEASE_H
 
-#include <stdbool.h>
+#include "core/dev.h"
 
 struct lease;
 
@@ -30,9 +30,15 @@ void lease_free(struct lease *l); /* NULL is fine */
 void lease_use(struct lease *l, int fd);
 
 /* Around each commit, from any thread; commits go one after the other.  lease_begin() waits, at
- * most LEASE_HOLD_MS, and returns whether the file has been changed by somebody else since the last
- * lease_end(): its ctime or size is another. */
-bool lease_begin(struct lease *l);
+ * most LEASE_HOLD_MS, and tells what its ctime and size say about the time since the last
+ * lease_end().
+ *
+ * Who asks for a ctime makes the next write change it, where times have no coarse grain, and some
+ * file systems then write the inode as well: a third of a commit.  So of commits in a row, less
+ * than LEASE_ROW_US apart, only the first is looked at: nobody opens, writes and closes an image in
+ * between.  After the row it is not known what the ctime was. */
+enum { LEASE_ROW_US = 1000 };
+enum dev_news lease_begin(struct lease *l);
 void lease_end(struct lease *l);
 
 #endif

@@ -30,7 +30,8 @@ struct faultdev {
     struct pending *pending;
     size_t n_pending, room;
     bool medium_reads;
-    bool touched, begun;
+    enum dev_news news;
+    bool begun;
     unsigned long count[FAULT_OPS];
     struct fault fault[FAULT_OPS];
     faultdev_watcher *watcher;
@@ -228,16 +229,16 @@ fault_medium(struct dev *d, bool on)
     return 0;
 }
 
-static bool
+static enum dev_news
 fault_begin(struct dev *d)
 {
     struct faultdev *f = (struct faultdev *)d;
-    bool touched = f->touched;
+    enum dev_news news = f->news;
 
     assert(!f->begun);
     f->begun = true;
-    f->touched = false;
-    return touched;
+    f->news = DEV_NO_NEWS;
+    return news;
 }
 
 static void
@@ -428,7 +429,7 @@ faultdev_watch(struct dev *d, faultdev_watcher *watcher, void *arg)
 }
 
 void
-faultdev_touch(struct dev *d)
+faultdev_touch(struct dev *d, enum dev_news news)
 {
-    ((struct faultdev *)d)->touched = true;
+    ((struct faultdev *)d)->news = news;
 }

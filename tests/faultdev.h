@@ -46,8 +46,8 @@ enum fault_op { FAULT_READ, FAULT_WRITE, FAULT_SYNC, FAULT_OPS };
 void faultdev_fail(struct dev *d, enum fault_op op, unsigned long nth, int r, const uint8_t *masks);
 unsigned long faultdev_count(const struct dev *d, enum fault_op op);
 
-/* The next commit is told that somebody else has touched the device. */
-void faultdev_touch(struct dev *d);
+/* What the next commit is told of it. */
+void faultdev_touch(struct dev *d, enum dev_news news);
 
 /* Called before each flush that takes effect: the place to look at what a crash could leave. */
 typedef void faultdev_watcher(void *arg, const struct dev *d);
