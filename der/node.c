@@ -7,7 +7,7 @@
 
 extern const asn1_static_node vnvram_asn1[]; /* made from doc/vnvram.asn1 */
 
-enum { NUMBER = 8, LENGTH_MAX = 1 + sizeof(long), MODULE_NAME = 64 };
+enum { CONSTRUCTED = 0x20, DEPTH = 8, NUMBER = 8, LENGTH_MAX = 1 + sizeof(long), MODULE_NAME = 64 };
 
 static void
 fail(int asn1, int *r)
@@ -90,8 +90,6 @@ node_get_number(asn1_node node, const char *field, int64_t *value)
 
     if (!node_get_some(node, field, be, sizeof be, &n) || n == 0)
         return false;
-    if (n > 1 && be[0] == (be[1] & 0x80 ? 0xff : 0)) /* not the shortest: libtasn1 lets it pass */
-        return false;
     v = be[0] & 0x80 ? UINT64_MAX : 0;
     for (size_t i = 0; i < n; i++)
         v = v << 8 | be[i];
@@ -148,34 +146,6 @@ node_encode(asn1_node node, struct vault *out, size_t *used)
     return 0;
 }
 
-/* libtasn1 takes some lengths that are not the shortest. */
-static int
-check_canonical(asn1_node node, const struct span *der)
-{
-    AUTO(vault_freep) struct vault *again = NULL;
-    size_t used = 0;
-    int r = vault_new(&again, der->n, false);
-
-    if (r == 0)
-        r = node_encode(node, again, &used);
-    if (r < 0)
-        return r;
-    return used == der->n && memcmp(again->bytes, der->p, used) == 0 ? 0 : -EUCLEAN;
-}
-
-int
-node_decode(asn1_node *node, const char *type, const struct span *der)
-{
-    int len = (int)der->n, r = node_new(node, type);
-
-    if (r < 0)
-        return r;
-    r = asn1_der_decoding2(node, der->p, &len, ASN1_DECODE_FLAG_STRICT_DER, NULL);
-    if (r == ASN1_MEM_ALLOC_ERROR)
-        return -ENOMEM;
-    return r == ASN1_SUCCESS ? check_canonical(*node, der) : -EUCLEAN;
-}
-
 int
 der_cut(struct span *from, uint8_t tag, struct span *whole, struct span *body)
 {
@@ -200,6 +170,46 @@ der_cut(struct span *from, uint8_t tag, struct span *whole, struct span *body)
     from->p += whole->n;
     from->n -= whole->n;
     return 0;
+}
+
+static bool
+is_shortest_number(const struct span *n)
+{
+    return n->n == 1 || (n->n > 1 && n->p[0] != (n->p[1] & 0x80 ? 0xff : 0));
+}
+
+/* Whether @all is elements in DER, of the kinds that the module has.  libtasn1's strict mode lets
+ * lengths and numbers pass that are not the shortest. */
+static bool
+is_der(struct span all, int depth)
+{
+    while (all.n > 0) {
+        const uint8_t tag = all.p[0];
+        struct span whole, body;
+
+        if ((tag != DER_INTEGER && tag != DER_OCTETS && tag != DER_UTF8 && tag != DER_TIME &&
+             tag != DER_SEQUENCE && tag != DER_OPTION) ||
+            der_cut(&all, tag, &whole, &body) < 0)
+            return false;
+        if (tag == DER_INTEGER && !is_shortest_number(&body))
+            return false;
+        if (tag & CONSTRUCTED && (depth == 0 || !is_der(body, depth - 1)))
+            return false;
+    }
+    return true;
+}
+
+int
+node_decode(asn1_node *node, const char *type, const struct span *der)
+{
+    int len = (int)der->n, r = is_der(*der, DEPTH) ? node_new(node, type) : -EUCLEAN;
+
+    if (r < 0)
+        return r;
+    r = asn1_der_decoding2(node, der->p, &len, ASN1_DECODE_FLAG_STRICT_DER, NULL);
+    if (r == ASN1_MEM_ALLOC_ERROR)
+        return -ENOMEM;
+    return r == ASN1_SUCCESS ? 0 : -EUCLEAN;
 }
 
 int

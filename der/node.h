@@ -48,6 +48,13 @@ int der_cut(struct span *from, uint8_t tag, struct span *whole, struct span *bod
 /* Puts @tag and length in front of the last @n of *@used bytes. */
 int der_wrap(struct vault *out, size_t *used, size_t n, uint8_t tag);
 
-enum { DER_INTEGER = 0x02, DER_OCTETS = 0x04, DER_UTF8 = 0x0c, DER_SEQUENCE = 0x30 };
+enum {
+    DER_INTEGER = 0x02,
+    DER_OCTETS = 0x04,
+    DER_UTF8 = 0x0c,
+    DER_TIME = 0x18,
+    DER_SEQUENCE = 0x30,
+    DER_OPTION = 0xa0, /* [0] */
+};
 
 #endif

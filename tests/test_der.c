@@ -136,10 +136,9 @@ body_of(const struct vault *stream)
     return whole;
 }
 
-/* A stream of @body with a right checksum; the digest of a plain one is made right, the tag of a
- * sealed one is what it was. */
+/* A stream of @body with a right checksum and, with @retag, a right tag: else it is what it was. */
 static struct vault *
-mended(const struct example *x, const struct span *body)
+mended(const struct example *x, const struct span *body, bool retag)
 {
     const struct iovec iov = {(void *)(uintptr_t)body->p, body->n};
     uint8_t crc[5] = {0};
@@ -154,7 +153,7 @@ mended(const struct example *x, const struct span *body)
     memcpy(v->bytes + used, crc + skip, 5 - skip);
     used += 5 - skip;
     assert_int_equal(der_wrap(v, &used, 5 - skip, DER_INTEGER), 0);
-    if (x->sealer->ops->mode == SEAL_NONE)
+    if (retag)
         x->sealer->ops->tag(x->sealer, SEAL_DIRECTORY, &iov, 1, v->bytes + used);
     else
         memcpy(v->bytes + used, x->stream->bytes + x->stream->len - SEAL_TAG_SIZE, SEAL_TAG_SIZE);
@@ -176,7 +175,7 @@ read_changed(const struct example *x, size_t at, uint8_t by)
     memcpy(copy->bytes, body.p, body.n);
     copy->bytes[at] ^= by;
     body.p = copy->bytes;
-    v = mended(x, &body);
+    v = mended(x, &body, x->sealer->ops->mode == SEAL_NONE);
     return read_back(x, v->bytes, v->len);
 }
 
@@ -277,7 +276,8 @@ refuses_every_flipped_bit(void **state)
 
             x.stream->bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
             r = read_back(&x, x.stream->bytes, x.stream->len);
-            assert_true(r == -EUCLEAN || r == -EMEDIUMTYPE || r == -ERANGE || r == -EBADMSG);
+            assert_true(r == -EUCLEAN || r == -EMEDIUMTYPE || r == -ERANGE ||
+                        (r == -EBADMSG && bit / 8 >= x.stream->len - SEAL_TAG_SIZE));
             x.stream->bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
         assert_int_equal(read_back(&x, x.stream->bytes, x.stream->len), 0);
@@ -333,7 +333,7 @@ with(const struct example *x, const char *what, const char *by, size_t n)
     memcpy(copy->bytes, body.p, body.n);
     memcpy(copy->bytes + find(copy, what, n), by, n);
     body.p = copy->bytes;
-    v = mended(x, &body);
+    v = mended(x, &body, x->sealer->ops->mode == SEAL_NONE);
     return read_back(x, v->bytes, v->len);
 }
 
@@ -451,6 +451,50 @@ refuses_ber(void **state)
 }
 
 static void
+put(struct vault *v, size_t *used, const void *bytes, size_t n)
+{
+    memcpy(v->bytes + *used, bytes, n);
+    *used += n;
+}
+
+/* The first entry alone, whose name stands in @name: an element with its length. */
+static int
+read_with_name(const struct example *x, const void *name, size_t n)
+{
+    AUTO(vault_freep) struct vault *body = NULL, *v = NULL;
+    struct span all = body_of(x->stream), whole, inside, header, entries, entry, old;
+    size_t used = 0;
+
+    assert_int_equal(der_cut(&all, DER_SEQUENCE, &whole, &inside), 0);
+    assert_int_equal(der_cut(&inside, DER_SEQUENCE, &header, &whole), 0);
+    assert_int_equal(der_cut(&inside, DER_SEQUENCE, &whole, &entries), 0);
+    assert_int_equal(der_cut(&entries, DER_SEQUENCE, &whole, &entry), 0);
+    assert_int_equal(der_cut(&entry, DER_UTF8, &whole, &old), 0);
+    assert_int_equal(vault_new(&body, 4096, false), 0);
+    put(body, &used, header.p, header.n);
+    put(body, &used, name, n);
+    put(body, &used, entry.p, entry.n);
+    assert_int_equal(der_wrap(body, &used, n + entry.n, DER_SEQUENCE), 0);
+    assert_int_equal(der_wrap(body, &used, used - header.n, DER_SEQUENCE), 0);
+    assert_int_equal(der_wrap(body, &used, used, DER_SEQUENCE), 0);
+    all = (struct span){body->bytes, used};
+    v = mended(x, &all, true);
+    return read_back(x, v->bytes, v->len);
+}
+
+static void
+refuses_ber_within_an_entry(void **state)
+{
+    AUTO(example_fini) struct example x;
+
+    (void)state;
+    make(&x, false);
+    assert_int_equal(read_with_name(&x, "\x0c\x01n", 3), 0);
+    assert_int_equal(read_with_name(&x, "\x0c\x81\x01n", 4), -EUCLEAN);
+    assert_int_equal(read_with_name(&x, "\x2c\x03\x0c\x01n", 5), -EUCLEAN); /* in parts */
+}
+
+static void
 refuses_an_entry_in_the_place_of_another(void **state)
 {
     AUTO(example_fini) struct example x = {0}, y = {0};
@@ -471,8 +515,68 @@ refuses_an_entry_in_the_place_of_another(void **state)
     memcpy(x.stream->bytes + a, y.stream->bytes + b, 780);
     assert_int_equal(read_back(&x, x.stream->bytes, x.stream->len), -EUCLEAN);
     body = body_of(x.stream);
-    v = mended(&x, &body);
+    v = mended(&x, &body, false);
     assert_int_equal(read_back(&x, v->bytes, v->len), -EBADMSG);
+}
+
+/* Each entry is bound to its place and name, also for one who could make the tag of the whole. */
+static void
+binds_each_entry_to_its_place(void **state)
+{
+    AUTO(example_fini) struct example x = {0};
+    AUTO(vault_freep) struct vault *v = NULL;
+    struct span body;
+    size_t at;
+
+    (void)state;
+    make(&x, true);
+    at = find(x.stream,
+              "\x0c\x01"
+              "b",
+              3);
+    x.stream->bytes[at + 2] = 'c';
+    body = body_of(x.stream);
+    v = mended(&x, &body, true);
+    assert_int_equal(read_back(&x, v->bytes, v->len), -EBADMSG);
+}
+
+/* A sealer that writes a one where the padding begins. */
+static int
+spoil_padding(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
+{
+    (void)s, (void)iv;
+    buf[len - 1] |= 1;
+    return 0;
+}
+
+static int
+leave(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
+{
+    (void)s, (void)iv, (void)buf, (void)len;
+    return 0;
+}
+
+static void
+refuses_padding_that_is_not_zero(void **state)
+{
+    AUTO(example_fini) struct example x = {0};
+    struct sealer_ops ops;
+    const struct sealer_ops *own;
+
+    (void)state;
+    make(&x, true);
+    own = x.sealer->ops;
+    ops = *own;
+    ops.encrypt = ops.decrypt = leave;
+    x.sealer->ops = &ops;
+    vault_freep(&x.stream);
+    assert_int_equal(der_write(&x.stream, &x.head, x.entries, ENTRIES, x.sealer), 0);
+    assert_int_equal(read_back(&x, x.stream->bytes, x.stream->len), 0);
+    ops.encrypt = spoil_padding;
+    vault_freep(&x.stream);
+    assert_int_equal(der_write(&x.stream, &x.head, x.entries, 1, x.sealer), 0);
+    assert_int_equal(read_back(&x, x.stream->bytes, x.stream->len), -EUCLEAN);
+    x.sealer->ops = own;
 }
 
 static void
@@ -508,7 +612,10 @@ main(void)
         cmocka_unit_test(refuses_what_a_newer_program_wrote_and_other_kinds),
         cmocka_unit_test(refuses_values_out_of_range),
         cmocka_unit_test(refuses_ber),
+        cmocka_unit_test(refuses_ber_within_an_entry),
         cmocka_unit_test(refuses_an_entry_in_the_place_of_another),
+        cmocka_unit_test(binds_each_entry_to_its_place),
+        cmocka_unit_test(refuses_padding_that_is_not_zero),
         cmocka_unit_test(opens_nothing_with_another_key),
     };
 

@@ -439,6 +439,8 @@ refuses_every_truncation_and_what_goes_on(void **state)
             assert_int_equal(parse(&p, &w, n), -EUCLEAN);
         w.buf[w.n] = 0;
         assert_int_equal(parse(&p, &w, w.n + 1), -EUCLEAN);
+        w.buf[w.n - 1] ^= 1; /* the mark at its end */
+        assert_int_equal(parse(&p, &w, w.n), -EUCLEAN);
     }
 }
 
