@@ -5,12 +5,16 @@
 
 Whatever the order, and whoever is killed when: one writes at a time, nothing that was acknowledged
 is lost, and who lost the image gets errors."""
+import ctypes
 import errno
+import fcntl
 import hashlib
 import os
+import shutil
 import signal
 import stat
 import struct
+import subprocess
 import sys
 
 from ctrlkit import PERMANENT, SAVESTATE, VOLATILE, Client
@@ -22,6 +26,7 @@ STARTUP_1_2 = struct.pack(">HIIH", 0xC1, 12, 0x99, 1)
 PCR_EVENT = command(0x13C, [16], struct.pack(">H", 2) + b"hi")
 PCR_READ = struct.pack(">HIIIHBBBB", 0x8001, 20, 0x17E, 1, 11, 3, 0, 0, 1)
 BLOBS = (PERMANENT, VOLATILE, SAVESTATE)
+SIZE = 4 << 20
 RETRIES = 20  # of 10 ms: none of these tests wants to wait for somebody
 
 
@@ -47,7 +52,7 @@ class Side:
         self.d = Daemon(program, directory)
         self.d.image = image
         self.words, self.ctrl, self.client = list(words), os.path.join(directory, "ctrl"), None
-        self.qemus = []
+        self.qemus, self.files = [], ()
 
     def mount(self, *more):
         words = self.words + list(more)
@@ -85,11 +90,8 @@ class Side:
 
     def opened(self):
         """Whether the daemon, its TPM or a helper has the image, or its lock."""
-        want = os.stat(self.d.image)
-        for pid in self.pids():
-            if (want.st_dev, want.st_ino) in self.files_of(pid):
-                return True
-        return False
+        wanted = {(st.st_dev, st.st_ino) for st in map(os.stat, self.files)}
+        return any(wanted & self.files_of(pid) for pid in self.pids())
 
     @staticmethod
     def files_of(pid):
@@ -142,11 +144,15 @@ class Pair:
 
     number = 0
 
-    def __init__(self, program, directory, words=("tpm=2.0",), sealed=False, anchor=False, mount=True):
+    def __init__(self, program, directory, words=("tpm=2.0",), sealed=False, anchor=False, mount=True,
+                 storage=None):
         Pair.number += 1
         self.dir = os.path.join(directory, "pair%d" % Pair.number)
-        self.program, self.image, self.targets = program, os.path.join(self.dir, "image"), 0
+        self.program, self.targets = program, 0
         os.makedirs(self.dir)
+        self.file = os.path.join(self.dir, "image")
+        self.storage = storage(self.file) if storage else None
+        self.image = self.storage.name if storage else self.file
         self.words, form = list(words), []
         if sealed:
             key = os.path.join(self.dir, "key")
@@ -167,6 +173,7 @@ class Pair:
 
     def side(self, name):
         self.sides.append(Side(self.program, os.path.join(self.dir, name), self.image, self.words))
+        self.sides[-1].files = {self.file, self.image} if os.path.exists(self.image) else {self.file}
         return self.sides[-1]
 
     def run(self):
@@ -201,6 +208,57 @@ class Pair:
             for q in s.qemus:
                 q.kill()
             s.d.clean_up()
+        if self.storage:
+            self.storage.clean_up()
+
+
+class Loop:
+    """The image as a loop device."""
+
+    SET_FD, CLR_FD, CTL_GET_FREE = 0x4C00, 0x4C01, 0x4C82
+
+    def __init__(self, path):
+        with open(path, "wb") as f:
+            f.truncate(SIZE)
+        back, control = (os.open(p, os.O_RDWR) for p in (path, "/dev/loop-control"))
+        for _ in range(50):
+            self.name = "/dev/loop%d" % fcntl.ioctl(control, self.CTL_GET_FREE)
+            try:
+                self.ioctl(self.SET_FD, back)
+                break
+            except OSError:
+                continue  # somebody else was faster
+        else:
+            raise Problem("no loop device")
+        os.close(back)
+        os.close(control)
+
+    def ioctl(self, code, argument=0):
+        fd = os.open(self.name, os.O_RDWR)
+        try:
+            fcntl.ioctl(fd, code, argument)
+        finally:
+            os.close(fd)
+
+    def clean_up(self):
+        self.ioctl(self.CLR_FD)
+
+
+class Nbd:
+    """The image behind an NBD server."""
+
+    def __init__(self, path):
+        with open(path, "wb") as f:
+            f.truncate(SIZE)
+        socket = path + ".nbd"
+        self.name = "nbd+unix:///?socket=" + socket
+        self.server = subprocess.Popen(["qemu-nbd", "-f", "raw", "-t", "-e", "4", "-k", socket, path])
+        if not wait_until(lambda: os.path.exists(socket), DEADLINE):
+            raise Problem("qemu-nbd does not start")
+
+    def clean_up(self):
+        self.server.terminate()
+        self.server.wait()
 
 
 class Host:
@@ -282,10 +340,10 @@ class Tests:
         p = self.pair(**more).run()
         s = p.source
         s.d.write("note", b"before", True)
-        before = digest(p.image)
+        before = digest(p.file)
         t = p.wait()
         self.equal(name + ": the target waits", t.place, "incoming")
-        self.equal(name + ": reading it changes nothing", digest(p.image), before)
+        self.equal(name + ": reading it changes nothing", digest(p.file), before)
         self.check(name + ": it has nothing open", not t.opened())
         self.equal(name + ": it shows the files", t.d.read("note"), b"before")
         self.refuses(name + ": incoming", t)
@@ -304,11 +362,11 @@ class Tests:
         self.check(name + ": nothing is open any more", not s.opened())
         self.refuses(name + ": released", s)
         self.equal(name + ": it still shows its files", s.d.read("note"), b"after")
-        left = digest(p.image)
+        left = digest(p.file)
         t.put(blobs)
         t.client.init(True)
         self.equal(name + ": the target has it", t.place, "here")
-        self.equal(name + ": INIT writes nothing", digest(p.image), left)
+        self.equal(name + ": INIT writes nothing", digest(p.file), left)
         self.equal(name + ": files are those of the hand-over", t.d.read("note"), b"after")
         self.equal(name + ": so is what the TPM stores", nv(t.client), b"handover")
         self.equal(name + ": the machine was not reset", t.client.tpm(PCR_READ), pcr)
@@ -386,11 +444,11 @@ class Tests:
         """INIT fails on the target; it has written nothing, and the source takes it back."""
         p = self.pair().run()
         t, blobs = p.wait(), p.source.get()
-        before = digest(p.image)
+        before = digest(p.file)
         t.put(spoil(p, dict(blobs)))
         self.check(name + ": INIT fails", t.fails(t.client.init, True))
         self.equal(name + ": the target gives it up", t.place, "incoming")
-        self.equal(name + ": nothing was written", digest(p.image), before)
+        self.equal(name + ": nothing was written", digest(p.file), before)
         self.check(name + ": nor kept open", not t.opened())
         p.source.client.lock_storage(RETRIES)
         self.equal(name + ": the source goes on", p.source.client.tpm(nv_write(b"goes on!"))[0], 0)
@@ -648,11 +706,26 @@ class Tests:
         self.check("QEMU, continued: it ends well", source.ends())
         self.equal("QEMU, continued: the image is clean", p.verdict(), 0)
 
+    @staticmethod
+    def has_nbd():
+        """Libnbd is loaded when it is needed, and may not be there."""
+        try:
+            ctypes.CDLL("libnbd.so.0")
+        except OSError:
+            return False
+        return True
+
     def run(self):
         self.usage()
         self.success("plain")
         self.success("sealed", sealed=True)
         self.success("anchored", anchor=True)
+        if os.geteuid() == 0 and os.path.exists("/dev/loop-control"):
+            self.success("loop device", storage=Loop)
+            self.taken_back("loop device", lambda c: c.lock_storage(RETRIES), storage=Loop)
+        if self.has_nbd() and shutil.which("qemu-nbd"):
+            self.success("NBD", storage=Nbd)
+            self.taken_back("NBD", lambda c: c.lock_storage(RETRIES), storage=Nbd)
         self.tpm_1_2()
         self.taken_back("LOCK_STORAGE", lambda c: c.lock_storage(RETRIES))
         self.taken_back("anchored, TPM command", lambda c: c.tpm(PCR_EVENT), anchor=True)
