@@ -4,8 +4,11 @@
 #include "base/scope.h"
 #include "tpm/link.h"
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libtpms/tpm_error.h>
+#include <libtpms/tpm_library.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -44,6 +47,7 @@ COMMAND(pcr_read_16, 0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 11, 3, 
 COMMAND(event_16, 0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x3c, 0, 0, 0, 16, PASSWORD, 0, 2, 'h', 'i');
 COMMAND(event_20, 0x80, 2, 0, 0, 0, 31, 0, 0, 1, 0x3c, 0, 0, 0, 20, PASSWORD, 0, 2, 'h', 'i');
 COMMAND(get_transient, 0x80, 1, 0, 0, 0, 22, 0, 0, 1, 0x7a, 0, 0, 0, 1, 0x80, 0, 0, 0, 0, 0, 0, 8);
+COMMAND(poison, 0x80, 1, 0, 0, 0, 10, 0x20, 0, 0, 1); /* a vendor's, taken from libtpms below */
 COMMAND(startup_1_2, 0, 0xc1, 0, 0, 0, 12, 0, 0, 0, 0x99, 0, 1);
 
 enum {
@@ -54,6 +58,42 @@ enum {
     RC_PCR_LOCALITY = 0x907,
     RC_CANCELED = 0x909
 };
+
+/* ---- libtpms, which can be made to fail -------------------------------------------------------
+ */
+
+static bool poisoned;
+
+TPM_RESULT
+TPMLIB_MainInit(void)
+{
+    TPM_RESULT (*real)(void);
+
+    *(void **)&real = dlsym(RTLD_NEXT, "TPMLIB_MainInit");
+    poisoned = false;
+    return real();
+}
+
+TPM_RESULT
+TPMLIB_Process(unsigned char **resp, uint32_t *resp_len, uint32_t *resp_size, unsigned char *cmd,
+               uint32_t len)
+{
+    static const uint8_t failure[] = {0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1};
+    TPM_RESULT (*real)(unsigned char **, uint32_t *, uint32_t *, unsigned char *, uint32_t);
+
+    *(void **)&real = dlsym(RTLD_NEXT, "TPMLIB_Process");
+    poisoned |= len == sizeof poison && memcmp(cmd, poison, sizeof poison) == 0;
+    if (!poisoned)
+        return real(resp, resp_len, resp_size, cmd, len);
+    if (*resp_size < sizeof failure) {
+        free(*resp);
+        *resp = malloc(sizeof failure);
+        *resp_size = sizeof failure;
+    }
+    memcpy(*resp, failure, sizeof failure);
+    *resp_len = sizeof failure;
+    return TPM_SUCCESS;
+}
 
 struct fixture {
     char dir[64];
@@ -108,6 +148,12 @@ static bool
 has_ended(const struct fixture *f)
 {
     return f->state == TPM_STATE_STOPPED || f->state == TPM_STATE_GONE;
+}
+
+static bool
+is_running(const struct fixture *f)
+{
+    return f->state == TPM_STATE_RUNNING;
 }
 
 static bool
@@ -1139,6 +1185,52 @@ cancel_interrupts_the_making_of_a_key(void **state)
     assert_int_equal(RUN(f, get_random), 0); /* and nothing after it */
 }
 
+static bool
+can_be_read(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) == 1;
+}
+
+/* As swtpm does: the command ends first, and is answered first; who is in a hurry sends CANCEL. */
+static void
+requests_wait_for_the_command_that_runs(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    put(f->data, create_primary, sizeof create_primary);
+    EXPECT(f, CODE(0x0e), OK);
+    assert_true(can_be_read(f->data));
+    assert_int_equal(response(f), 0);
+    assert_int_equal(RUN(f, get_random), RC_FAILURE); /* it is off */
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, startup_clear), 0);
+    put(f->data, create_primary, sizeof create_primary);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_true(can_be_read(f->data));
+    assert_int_equal(response(f), 0);
+    assert_int_equal(RUN(f, get_random), RC_INITIALIZE); /* it has been reset */
+    assert_int_equal(RUN(f, startup_clear), 0);
+    assert_true(clock_is_safe(f));
+    put(f->data, create_primary, sizeof create_primary);
+    put(f->ctrl, CODE(9));
+    put(f->ctrl, CODE(0x0e));
+    assert_true(get(f->ctrl, f->reply, 8));
+    assert_true(can_be_read(f->data));
+    response(f); /* cancelled, or a lucky key */
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, startup_clear), 0);
+    put(f->data, create_primary, sizeof create_primary);
+    EXPECT(f, CODE(3), OK);
+    assert_true(can_be_read(f->data));
+    assert_int_equal(response(f), 0);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+}
+
 /* ---- state ----------------------------------------------------------------------------------- */
 
 static void
@@ -1301,6 +1393,26 @@ a_store_that_fails_fails_the_channel(void **state)
 }
 
 static void
+a_failure_mode_ends_with_the_power(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, poison), RC_FAILURE);
+    wait_for(f, has_failed);
+    assert_int_equal(RUN(f, get_random), RC_FAILURE);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    assert_int_equal(RUN(f, startup_clear), 0);
+    wait_for(f, is_running);
+    assert_int_equal(RUN(f, poison), RC_FAILURE);
+    wait_for(f, has_failed);
+    EXPECT(f, CODE(0x0e), OK);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    wait_for(f, is_running);
+}
+
+static void
 a_tpm_1_2_is_served_too(void **state)
 {
     struct fixture *f = *state;
@@ -1314,7 +1426,10 @@ a_tpm_1_2_is_served_too(void **state)
     set_data_fd(f);
     assert_int_equal(RUN(f, startup_1_2), 9);
     assert_int_equal(load_be16(f->reply), 0xc4);
+    EXPECT(f, CODE(1), BYTES(WORD(0), 0, 1, 0x7f, 0xdf)); /* it cannot be cancelled */
+    EXPECT(f, CODE(9), WRONG);
     EXPECT(f, CODE(2, WORD(0)), OK);
+    EXPECT(f, CODE(9), RESULT(9));
     assert_int_equal(RUN(f, startup_1_2), 0);
     permanent = take_blob(f, 1, &permanent_len);
     running = take_blob(f, 2, &running_len);
@@ -1361,6 +1476,7 @@ main(void)
         T(locality_4_is_refused_if_asked),
         T(a_dynamic_launch_is_measured),
         T(cancel_interrupts_the_making_of_a_key),
+        T(requests_wait_for_the_command_that_runs),
         T(a_stored_volatile_state_resumes_after_a_kill),
         T(a_measurement_outdates_the_stored_volatile_state),
         T(init_removes_the_volatile_state_if_asked),
@@ -1368,6 +1484,7 @@ main(void)
         T(a_tpm_goes_to_another_host),
         T(a_state_that_makes_no_sense_replaces_nothing),
         T(a_store_that_fails_fails_the_channel),
+        T(a_failure_mode_ends_with_the_power),
         T(a_tpm_1_2_is_served_too),
     };
 

@@ -93,6 +93,22 @@ refuses_every_flipped_bit_of_the_header(void **state)
     }
 }
 
+/* Nor one that only a newer swtpm can read. */
+static void
+refuses_other_versions(void **state)
+{
+    uint8_t buf[sizeof golden];
+
+    (void)state;
+    memcpy(buf, golden, sizeof buf);
+    buf[1] = 2;
+    assert_int_equal(decode(buf, sizeof buf), -EPROTONOSUPPORT);
+    buf[0] = 3;
+    assert_int_equal(decode(buf, sizeof buf), -EPROTONOSUPPORT);
+    buf[1] = 1;
+    assert_int_equal(decode(buf, sizeof buf), -EPROTONOSUPPORT);
+}
+
 static void
 refuses_an_empty_blob(void **state)
 {
@@ -160,6 +176,7 @@ main(void)
         cmocka_unit_test(refuses_every_truncation),
         cmocka_unit_test(refuses_trailing_bytes),
         cmocka_unit_test(refuses_every_flipped_bit_of_the_header),
+        cmocka_unit_test(refuses_other_versions),
         cmocka_unit_test(refuses_an_empty_blob),
         cmocka_unit_test(names_encryption_and_migration),
     };

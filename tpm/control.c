@@ -95,7 +95,10 @@ cancel(struct control *c)
 {
     queue_cancel(c->queue, JOB_DATA);
     queue_cancel(c->queue, JOB_LINK);
-    send_result(c, queue_is_on(c->queue) ? WIRE_OK : WIRE_WRONG_STATE);
+    if (!queue_is_on(c->queue))
+        send_result(c, WIRE_WRONG_STATE);
+    else
+        send_result(c, c->is_12 ? WIRE_FAIL : WIRE_OK); /* a TPM 1.2 cannot be cancelled */
 }
 
 static void

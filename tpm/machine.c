@@ -169,11 +169,11 @@ machine_command(struct machine *m, int locality, const uint8_t *cmd, size_t len,
 static void
 do_get_capability(struct machine *m, struct request *q)
 {
+    bool cancels = m->version == TPM_VERSION_2_0; /* libtpms' other one does not */
     uint8_t *p = reply(q, WIRE_OK, 8);
 
-    (void)m;
     if (p)
-        store_be32(p + RESULT, WIRE_CAPABILITIES);
+        store_be32(p + RESULT, WIRE_CAPABILITIES & ~(cancels ? 0U : WIRE_CAPABILITY_CANCEL));
 }
 
 /* What was given must be what is there; or nothing is there, on an image of the target's own.

@@ -262,14 +262,23 @@ start(struct process *p)
     return r < 0 ? r : power_on(p);
 }
 
+/* A store that failed stays so; libtpms' own failure mode ends with the power. */
 static void
 tell_failure(struct process *p)
 {
-    if (p->told_failure || engine_failure() == 0)
+    int lost = nvram_failure(p->nvram), r = lost < 0 ? lost : engine_failure();
+
+    if (p->told_failure == (r < 0))
         return;
-    p->told_failure = true;
-    report(engine_failure(), "it has failed, and answers nothing but failure until the next mount");
-    send_state(p, TPM_STATE_FAILED, engine_failure(), "the TPM has failed");
+    p->told_failure = r < 0;
+    if (r == 0) {
+        report_at(REPORT_NOTICE, 0, "it is out of its failure mode");
+        send_state(p, TPM_STATE_RUNNING, 0, "");
+        return;
+    }
+    report(r, "it has failed, and answers nothing but failure until %s",
+           lost < 0 ? "the next mount" : "it is powered on again");
+    send_state(p, TPM_STATE_FAILED, r, "the TPM has failed");
 }
 
 static size_t

@@ -33,6 +33,7 @@ enum wire_code {
 enum wire_result {
     WIRE_OK = 0,
     WIRE_BAD_BODY = 0x03,
+    WIRE_FAIL = 0x09,        /* what a TPM 1.2 says to anything that it cannot do */
     WIRE_WRONG_STATE = 0x0a, /* or an unknown code */
     WIRE_IO_ERROR = 0x1f,
     WIRE_BAD_LOCALITY = 0x3d,
@@ -42,8 +43,9 @@ enum wire_result {
 enum {
     WIRE_HEAD = 4,               /* the code */
     WIRE_CAPABILITIES = 0x17fff, /* all codes of the table; not "the header comes by itself" */
-    WIRE_DELETE_VOLATILE = 1,    /* a flag of INIT */
-    WIRE_STATE_ENCRYPTED = 2,    /* a flag of SET_STATEBLOB */
+    WIRE_CAPABILITY_CANCEL = 0x20,
+    WIRE_DELETE_VOLATILE = 1, /* a flag of INIT */
+    WIRE_STATE_ENCRYPTED = 2, /* a flag of SET_STATEBLOB */
     WIRE_LOCALITIES = 5,
     WIRE_BODY_MAX = 4 << 20,
 };
