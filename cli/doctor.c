@@ -592,7 +592,7 @@ check_shared(struct doctor *d)
     else
         say(d, WARNING,
             "where hosts share the image, add the directory to shared_filesystems in "
-            "/etc/libvirt/qemu.conf (libvirt 10.1 and later)",
+            "/etc/libvirt/qemu.conf (where it knows that setting)",
             "libvirt takes the mount for a local one: a migration copies the TPM's state");
 }
 
