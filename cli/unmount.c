@@ -24,6 +24,7 @@
 
 enum {
     END_WAIT_MS = 60000,  /* a daemon that has much to write to a slow disk */
+    LOOK_AFTER_MS = 2000, /* when to look what keeps it */
     FORCE_WAIT_MS = 2000, /* between one sharper means and the next */
     STATUS_MAX = 64 * 1024,
     USERS_SHOWN = 3,
@@ -281,9 +282,57 @@ has_ended(const struct target *t, int timeout_ms)
 }
 
 static int
+is_target(void *arg, const struct mount_entry *m)
+{
+    const struct target *t = arg;
+
+    return m->dev == t->mount.dev && mount_entry_is_ours(m);
+}
+
+static bool
+has_mount(const char *pid, const struct target *t, const struct stat *own)
+{
+    AUTO_FREE char *ns = NULL, *mounts = NULL;
+    AUTO_FD int fd = -1;
+    struct stat st;
+
+    if (asprintf(&ns, "/proc/%s/ns/mnt", pid) < 0 ||
+        asprintf(&mounts, "/proc/%s/mountinfo", pid) < 0 || stat(ns, &st) < 0 ||
+        st.st_ino == own->st_ino)
+        return false;
+    fd = open(mounts, O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && mountinfo_each_in(fd, is_target, (void *)t) > 0;
+}
+
+/* A mount namespace that was made meanwhile, and takes no part in what is mounted here, has a mount
+ * of its own, and the daemon serves it. */
+static void
+look_in_namespaces(const struct target *t)
+{
+    DIR *proc = opendir("/proc");
+    const struct dirent *e;
+    struct stat own;
+    bool found = stat("/proc/self/ns/mnt", &own) < 0;
+
+    while (proc && !found && (e = readdir(proc)))
+        if (isdigit((unsigned char)e->d_name[0]) && has_mount(e->d_name, t, &own)) {
+            found = true;
+            report_at(REPORT_WARNING, 0,
+                      "%s: still mounted in the mount namespace of process %s: end that, or "
+                      "unmount it there (nsenter -t %s -m umount ...)",
+                      t->mount.dir, e->d_name, e->d_name);
+        }
+    if (proc)
+        closedir(proc);
+}
+
+static int
 wait_for_end(const struct target *t)
 {
-    if (has_ended(t, END_WAIT_MS))
+    if (has_ended(t, LOOK_AFTER_MS))
+        return 0;
+    look_in_namespaces(t);
+    if (has_ended(t, END_WAIT_MS - LOOK_AFTER_MS))
         return 0;
     return report(-EBUSY, "%s: unmounted, but process %d still works on %s", t->mount.dir,
                   (int)t->pid, t->mount.source);

@@ -300,6 +300,25 @@ check "and the mount with it" is_not_mounted "$dir"
 check "the next mount works at once" mounted "$img" "$dir" -o tpm=2.0
 check "unmount with a TPM" unmounted "$dir"
 
+# ---- a mount namespace that has a mount of its own --------------------------------------------------
+
+if [ "$(id -u)" -eq 0 ]; then
+    mounted "$img" "$dir" -o tpm=2.0
+    mkfifo "$TMP/end"
+    unshare --mount --propagation private sh -c 'echo >"$1.ready"; read -r _ <"$1"' - "$TMP/end" &
+    other=$!
+    check "a process has a mount namespace of its own" wait_until 10 test -s "$TMP/end.ready"
+    "$VNVRAM" unmount "$dir" 2>"$ERR" &
+    unmount=$!
+    check "unmount says who has the mount still" wait_until 30 grep -q "mount namespace of process $other" "$ERR"
+    echo >"$TMP/end"
+    wait "$unmount"
+    is "and returns when that has gone" $? 0
+    wait "$other"
+    check "the image is free" "$VNVRAM" mount -o ro "$img" "$dir"
+    unmounted "$dir"
+fi
+
 # ---- one writer -----------------------------------------------------------------------------------
 
 mounted "$img" "$dir"
