@@ -14,6 +14,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Several times what any version of libtpms writes: whatever is longer is something else. */
+enum { STATE_MOST = 4 << 20 };
+
 struct intake {
     struct parcels *parcels;
     struct options *o;
@@ -76,6 +79,24 @@ add_blob(struct intake *in, const struct vault *blob, enum tpm_version version,
 }
 
 static int
+report_too_long(const char *source)
+{
+    return report(-EMEDIUMTYPE, "%s: is longer than any TPM's state", source);
+}
+
+static int
+read_blob(int fd, const char *source, struct vault **raw)
+{
+    struct stat st;
+    int r;
+
+    if (fstat(fd, &st) == 0 && st.st_size > STATE_MOST)
+        return report_too_long(source);
+    r = parcel_read(fd, source, raw);
+    return r == 0 && (*raw)->len > STATE_MOST ? report_too_long(source) : r;
+}
+
+static int
 open_blob(const struct intake *in, const struct vault *raw, const char *source, struct vault **blob)
 {
     const struct swtpm_keys keys = {.state = in->state_key, .migration = in->migration_key};
@@ -132,7 +153,7 @@ gather_item(struct intake *in, int dir, const char *path, enum tpm_version versi
         return report_source(source, "open");
     if (!S_ISREG(st.st_mode))
         return report(-EMEDIUMTYPE, "%s: is not a regular file", source);
-    r = parcel_read(fd, source, &raw);
+    r = read_blob(fd, source, &raw);
     if (r == 0)
         r = open_blob(in, raw, source, &blob);
     if (r == 0)
@@ -214,9 +235,12 @@ read_linear_item(const struct intake *in, int fd, const struct swtpm_linear *l,
 {
     AUTO(vault_freep) struct vault *raw = NULL;
     char source[PATH_MAX + 32];
-    int r = vault_new(&raw, l->items[item].len, true);
+    int r;
 
     snprintf(source, sizeof source, "%s: item %d", path, item);
+    if (l->items[item].len > STATE_MOST)
+        return report_too_long(source);
+    r = vault_new(&raw, l->items[item].len, true);
     if (r == 0)
         r = read_at(fd, path, l->items[item].off, raw->bytes, raw->len);
     return r < 0 ? r : open_blob(in, raw, source, blob);
@@ -272,7 +296,7 @@ gather_blob(struct intake *in, int fd, const char *path)
     AUTO(vault_freep) struct vault *raw = NULL, *blob = NULL;
     enum tpm_version version = TPM_VERSION_NONE;
     enum swtpm_item item = SWTPM_ITEMS;
-    int r = parcel_read(fd, path, &raw);
+    int r = read_blob(fd, path, &raw);
 
     if (r == 0)
         r = open_blob(in, raw, path, &blob);

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # vnvram import and export: files into an unmounted image and out of it, all or none.
 . "${srcdir:-.}/tests/lib.sh"
+need strace
 
 img=$TMP/a.img
 mkdir "$TMP/in" "$TMP/out"
@@ -102,6 +103,39 @@ limited() {
 }
 check_exit 1 "no room" limited
 is "leaves nothing" "$(ls -A "$TMP/out")" x
+
+# A cut at every write: all or none.
+new_image "$TMP/base.img"
+"$VNVRAM" import --name vpd.bin "$TMP/base.img" "$TMP/in/another" || fail "import"
+old="$(hash "$TMP/in/another") none "
+new="$(hash "$TMP/in/vpd.bin") $(hash "$TMP/in/eeprom") "
+contents() {
+    local name
+    for name in vpd.bin eeprom; do
+        "$VNVRAM" export "$1" $name - >"$TMP/content" 2>/dev/null && hash "$TMP/content" || echo none
+    done | tr '\n' ' '
+}
+is "a state to start from" "$(contents "$TMP/base.img")" "$old"
+is "without a cut it becomes another" "$(cp "$TMP/base.img" "$TMP/cut.img" &&
+    "$VNVRAM" import --replace "$TMP/cut.img" "$TMP/in/vpd.bin" "$TMP/in/eeprom" && contents "$TMP/cut.img")" "$new"
+cut_import() { # COUNT: killed at that write
+    cp "$TMP/base.img" "$TMP/cut.img" &&
+        (export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 # which cannot be traced
+        strace -qq -o "$TMP/trace" -e trace=pwrite64 -e inject=pwrite64:signal=KILL:when="$1" \
+            "$VNVRAM" import --replace "$TMP/cut.img" "$TMP/in/vpd.bin" "$TMP/in/eeprom"; exit $?) 2>/dev/null
+}
+cuts=0 olds=0 odd=
+until cut_import $((cuts + 1)); do
+    cuts=$((cuts + 1))
+    case "$(contents "$TMP/cut.img")" in
+    "$old") olds=$((olds + 1)) ;;
+    "$new") ;;
+    *) odd+=" $cuts" ;;
+    esac
+    [ "$cuts" -lt 50 ] || break
+done
+is "killed at any write, it is the one or the other" "$odd" ""
+check "and both were seen, in $cuts cuts" test "$olds" -ge 3 -a "$olds" -lt "$cuts" -a "$cuts" -lt 50
 
 # Sealed.
 head -c 32 /dev/urandom >"$TMP/key"

@@ -167,7 +167,8 @@ before=$(generation)
 import() {
     "$VNVRAM" import --swtpm "$@"
 }
-right=(--swtpm-key file=hex256,mode=aes-256-cbc)
+words_256=file=hex256,mode=aes-256-cbc
+right=(--swtpm-key "$words_256")
 check_exit 6 "no key" import plain.img in
 matches "says how to give it" "$ERR" 'in/tpm2-00\.permall: is encrypted.*--swtpm-key'
 check_exit 7 "a wrong key" import --swtpm-key file=bin256,format=binary,mode=aes-256-cbc plain.img in
@@ -222,7 +223,14 @@ damaged 10 "with an item past its end" 12 '\x00\x00\xff\x7f'
 damaged 5 "with an item longer than its section" 16 '\xff\xff\xff\xff'
 damaged 9 "of several TPMs" 48 '\x01'
 damaged 4 "with a wrong magic" 0 'x'
-truncate -s 0 cut
+cp linear cut
+truncate -s 10M cut
+printf '\x01\x00\x00\x05\x01\x00\x00\x05' | dd of=cut bs=1 seek=16 conv=notrunc status=none # 83886081 bytes
+check_exit 10 "a linear file, with a huge item" import plain.img cut
+truncate -s 100M cut
+check_exit 4 "a linear file, with an item that is no state" import plain.img cut
+check_exit 4 "a large file that is something else" import --name tpm2-00.permall plain.img "$VNVRAM"
+: >cut
 truncate -s 192 cut
 check_exit 3 "a blank linear file" import plain.img cut
 is "nothing was written in all that, either" "$(generation)" "$before"
@@ -230,7 +238,7 @@ is "nothing was written in all that, either" "$(generation)" "$before"
 # ---- no other file ----------------------------------------------------------------------------------
 # Whatever is opened to be written, or made.
 opened() {
-    strace -f -qq -o trace -e trace=open,openat,creat,memfd_create,rename,renameat,renameat2,link,linkat,symlinkat "$@" || return
+    ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 strace -f -qq -o trace -e trace=open,openat,creat,memfd_create,rename,renameat,renameat2,link,linkat,symlinkat "$@" || return
     grep -vE 'O_RDONLY|ENOENT|exited' trace | sed 's/[^"]*"\([^"]*\)".*/\1/' | sort -u | tr '\n' ' '
 }
 rm -rf sealed.img
@@ -265,6 +273,37 @@ new_image plain.img
 check_exit 1 "a volatile state of another TPM alone is in the way, too" import plain.img linear
 check "and goes" import --replace plain.img linear
 is "but not other files" "$(holds)" "hex128 tpm2-00.permall"
+
+# ---- what swtpm has encrypted stays so without --swtpm ----------------------------------------------
+rm -f plain.img
+new_image plain.img
+rm -f in/.lock # import leaves it alone, but what is checked here is the rest
+check "a state is copied as it is" "$VNVRAM" import plain.img in
+check "to the byte" cmp <("$VNVRAM" export plain.img tpm2-00.permall -) in/tpm2-00.permall
+check_exit 6 "to convert it takes its key" "$VNVRAM" export --swtpm linear plain.img converted
+check_exit 7 "the right one" "$VNVRAM" export --swtpm linear --swtpm-key pwdfile=pass,mode=aes-256-cbc plain.img converted
+check "with it" "$VNVRAM" export --swtpm linear "${right[@]}" plain.img converted
+check "it is the same" same_blobs tpm2-00.permall,tpm2-00.volatilestate converted "$words_256" in "$words_256"
+rm -f plain.img converted
+new_image plain.img
+
+# ---- memory that cannot be locked -------------------------------------------------------------------
+if [ "$(id -u)" -eq 0 ]; then
+    mkdir -m 777 nobodys
+    new_image nobodys/a.img
+    cp linear nobodys/linear
+    chown -R 65534:65534 nobodys
+    as_nobody() {
+        (cd nobodys && prlimit --memlock=0:0 setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all \
+            "$VNVRAM" "$@")
+    }
+    check_exit 1 "a TPM's state is taken into locked memory only" as_nobody import --swtpm a.img linear
+    matches "and it says what to do" "$ERR" 'cannot lock.*ulimit -l'
+    check "another file into any" as_nobody import --name linear a.img linear
+    "$VNVRAM" import --swtpm nobodys/a.img linear
+    check_exit 1 "nor does a state come out" as_nobody export --swtpm dir a.img out
+    check_exit 1 "not even a directory for it" test -e nobodys/out
+fi
 
 # ---- a running swtpm --------------------------------------------------------------------------------
 start_swtpm in --tpm2 --flags not-need-init "--key" "file=$TMP/hex256,mode=aes-256-cbc"
