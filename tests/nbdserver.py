@@ -11,7 +11,9 @@ before it is answered, in the form of tests/faultlib.c.
 
 --flags: flush, fua (default: flush,fua), ro; die-at=N kills the server instead of the Nth request's answer, before
 it is done (die-at=-N: after); stall-at=N never answers it; error-at=N answers EIO to it.  Only writes and flushes
-count, those with die-in-reads=N: reads.  SIGUSR1 makes it end its connections and take new ones.
+count, those with die-in-reads=N: reads.  With --orders it takes lines from its standard input, and answers each
+with one: "start P N" (--through and --seed) and "stop", which is kill -9; so whoever has files of the mount open, which
+a process that it starts would have to close first, can start it again.  SIGUSR1 makes it end its connections and take new ones.
 
 Many clients at a time, one thread each."""
 import argparse
@@ -45,7 +47,19 @@ class Disk:
         self.size = os.fstat(self.fd).st_size
         self.cache = {}  # sector: bytes
         self.through, self.rng = args.through, random.Random(args.seed)
-        self.log = os.open(args.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if args.log else None
+        self.log = os.open(args.log, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600) if args.log else None
+        self.trim()
+
+    def trim(self):
+        """A record that a kill has cut short was never answered."""
+        at, end = 0, os.fstat(self.log).st_size if self.log is not None else 0
+        while at + 24 <= end:
+            size = (24 + struct.unpack_from("<8xQ", os.pread(self.log, 24, at))[0] + 7) & ~7
+            if at + size > end:
+                break
+            at += size
+        if at < end:
+            os.ftruncate(self.log, at)
 
     def record(self, kind, data=b"", off=0):
         if self.log is not None:
@@ -180,6 +194,29 @@ class Client(threading.Thread):
         return 0, b""
 
 
+def take_orders(args):
+    pid = 0
+    for line in sys.stdin:
+        word, *values = line.split()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pid = 0
+        if word == "start":
+            args.through, args.seed = float(values[0]), int(values[1])
+            ready, done = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.close(ready)
+                serve(args, done)
+            os.close(done)
+            os.read(ready, 1)
+            os.close(ready)
+        print("ok", flush=True)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", required=True)
@@ -188,7 +225,15 @@ def main():
     parser.add_argument("--through", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flags", default="flush,fua")
+    parser.add_argument("--orders", action="store_true")
     args = parser.parse_args()
+    if args.orders:
+        take_orders(args)
+    else:
+        serve(args)
+
+
+def serve(args, done=None):
     words = args.flags.split(",")
     flags = HAS_FLAGS | ("flush" in words) * SEND_FLUSH | ("fua" in words) * SEND_FUA | ("ro" in words) * READ_ONLY
     disk, faults, clients = Disk(args), Faults(words), []
@@ -212,6 +257,8 @@ def main():
     listener.bind(temporary)
     listener.listen(16)
     os.rename(temporary, args.socket)
+    if done is not None:
+        os.close(done)
     while True:
         conn, _ = listener.accept()
         clients.append(Client(conn, disk, faults, flags))
