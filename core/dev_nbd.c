@@ -254,10 +254,17 @@ reconnect(struct nbd_dev *n, int64_t deadline)
 /* ---- the operations ---------------------------------------------------------------------------
  */
 
+/* How long an answer may take: some time also for those who do not wait for a lost connection. */
+static int64_t
+answer_ms(const struct nbd_dev *n)
+{
+    return n->wait_ms > ONE_TRY_MS ? n->wait_ms : ONE_TRY_MS;
+}
+
 static int64_t
 deadline_of(const struct nbd_dev *n)
 {
-    return n->commit_end ? n->commit_end : nbd_link_now() + n->wait_ms;
+    return n->commit_end ? n->commit_end : nbd_link_now() + answer_ms(n);
 }
 
 /* The last word on a write: whatever may lie there now, nothing more is written. */
@@ -344,7 +351,7 @@ nbd_dev_begin(struct dev *d)
 
     pthread_mutex_lock(&n->commits);
     pthread_mutex_lock(&n->lock);
-    n->commit_end = nbd_link_now() + n->wait_ms;
+    n->commit_end = nbd_link_now() + answer_ms(n);
     pthread_mutex_unlock(&n->lock);
     return DEV_NO_NEWS;
 }

@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* NBD: the URIs, and a store whose server dies at every request there is. */
+#include "base/report.h"
+#include "base/scope.h"
+#include "core/dev_nbd.h"
+#include "core/nbd_uri.h"
+#include "core/store.h"
+#include "tests/memdev.h"
+#include "tests/nbdpeer.h"
+#include "tests/testseal.h"
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { SIZE = 512 * 1024, COMMITS = 3, FLUSH_FLAG = 4, FUA_FLAG = 8, READ_ONLY_FLAG = 2 };
+
+static char last_report[1024];
+
+static void
+keep_report(void *arg, enum report_level level, const char *line)
+{
+    (void)arg, (void)level;
+    snprintf(last_report, sizeof last_report, "%s", line);
+}
+
+/* ---- URIs -------------------------------------------------------------------------------------
+ */
+
+static void
+uris_have_one_spelling(void **state)
+{
+    static const char *const same[][2] = {
+        {"nbd://host", "nbd://host:10809/"},
+        {"NBD://host:10809/", "nbd://host:10809/"},
+        {"nbd://[::1]:7/a/b", "nbd://[::1]:7/a/b"},
+        {"nbd://[fe80::1]", "nbd://[fe80::1]:10809/"},
+        {"nbd+unix:///?socket=/run/s", "nbd+unix:///?socket=/run/s"},
+        {"nbd+unix://?socket=%2Frun%2fs", "nbd+unix:///?socket=/run/s"},
+        {"nbd+unix:///a%20b?socket=/s", "nbd+unix:///a%20b?socket=/s"},
+        {"nbds://u@h:1/x?tls-psk-file=/p", "nbds://u@h:1/x?tls-psk-file=/p"},
+        {"nbds://h/?tls-certificates=/c", "nbds://h:10809/?tls-certificates=/c"},
+        {"nbds+unix://u@/?socket=/s;tls-psk-file=/p", "nbds+unix://u@/?socket=/s&tls-psk-file=/p"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
+        AUTO(nbd_uri_fini) struct nbd_uri u = {0};
+        AUTO_FREE char *text = NULL;
+
+        assert_true(nbd_uri_is_one(same[i][0]));
+        assert_int_equal(nbd_uri_parse(&u, same[i][0]), 0);
+        text = nbd_uri_text(&u);
+        assert_string_equal(text, same[i][1]);
+    }
+}
+
+static void
+relative_paths_are_made_absolute(void **state)
+{
+    AUTO(nbd_uri_fini) struct nbd_uri u = {0};
+    AUTO_FREE char *cwd = getcwd(NULL, 0), *want = NULL;
+
+    (void)state;
+    assert_int_equal(nbd_uri_parse(&u, "nbd+unix:///e?socket=s"), 0);
+    assert_true(asprintf(&want, "%s/s", cwd) > 0);
+    assert_string_equal(u.socket, want);
+    assert_string_equal(u.export, "e");
+}
+
+static void
+what_is_no_uri_is_a_path(void **state)
+{
+    static const char *const paths[] = {"a",      "/nbd/a",      "./nbd://x", "nbd:/x",
+                                        "nb://x", "http://nbd/", "nbd 1://",  ""};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        assert_false(nbd_uri_is_one(paths[i]));
+        assert_true(dev_is_path(paths[i]));
+    }
+}
+
+static void
+malformed_uris_are_wrong_use(void **state)
+{
+    static const char *const bad[] = {
+        "nbd://",
+        "nbd:///e",
+        "nbd://h:/",
+        "nbd://h:0",
+        "nbd://h:65536",
+        "nbd://h:1x",
+        "nbd://[::1",
+        "nbd://[::1]x",
+        "nbd://h/%",
+        "nbd://h/%4",
+        "nbd://h/%gg",
+        "nbd://h/%00",
+        "nbd://h/#f",
+        "nbd://h/?socket=/s",
+        "nbd://h/?tls-psk-file=/p",
+        "nbd://h/?x=y",
+        "nbd://u@h/",
+        "nbdx://h/",
+        "nbd+vsock://2/",
+        "nbds://h/",
+        "nbds://h/?tls-psk-file=/p&tls-certificates=/c",
+        "nbd+unix:///",
+        "nbd+unix:///?socket",
+        "nbd+unix:///?socket=",
+        "nbd+unix:///?socket=/a&socket=/b",
+        "nbd+unix://h/?socket=/s",
+        "nbds+unix:///?socket=/s",
+        "nbds+unix:///?socket=/s&tls-certificates=/c",
+        "nbd+unix:///?socket=/"
+        "0123456789012345678901234567890123456789012345678901234567890123456789"
+        "0123456789012345678901234567890123456789",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct nbd_uri u;
+
+        last_report[0] = '\0';
+        assert_int_equal(nbd_uri_parse(&u, bad[i]), -EINVAL);
+        assert_non_null(strstr(last_report, bad[i]));
+        assert_null(u.export);
+    }
+}
+
+/* ---- images -----------------------------------------------------------------------------------
+ */
+
+static uint8_t *blank_image; /* formatted, nothing in it */
+
+static const struct dev_options patient = {.reconnect_s = 30}, hasty = {.reconnect_s = 0};
+
+static int
+make_image(void **state)
+{
+    static const struct slot_class classes[] = {{4, 4096}};
+    const struct format_spec spec = {.classes = classes,
+                                     .n_classes = 1,
+                                     .image_size = SIZE,
+                                     .uuid = {1},
+                                     .root = {0700, 0, 0, {0}, {0}, {0}}};
+    AUTO(sealer_freep) struct sealer *sealer = testseal_plain();
+    struct dev *d;
+
+    (void)state;
+    report_set_sink(keep_report, NULL);
+    blank_image = calloc(1, SIZE);
+    d = memdev_new(blank_image, SIZE);
+    assert_int_equal(store_format(d, &spec, sealer), 0);
+    dev_close(d);
+    return 0;
+}
+
+static int
+free_image(void **state)
+{
+    (void)state;
+    free(blank_image);
+    return 0;
+}
+
+static struct nbdpeer *
+new_peer(unsigned flags)
+{
+    struct nbdpeer *p = nbdpeer_new(SIZE, flags);
+
+    nbdpeer_set_medium(p, blank_image);
+    return p;
+}
+
+static int
+open_store(struct store **s, struct dev *d)
+{
+    const struct store_options opt = {.unlock = testseal_unlock};
+    int r = store_open(s, d, &opt);
+
+    if (r < 0)
+        dev_close(d);
+    return r;
+}
+
+static int
+open_over_nbd(struct store **s, struct nbdpeer *p, const struct dev_options *opt)
+{
+    struct dev *d;
+    int r = dev_open(&d, nbdpeer_uri(p), 0, opt);
+
+    return r < 0 ? r : open_store(s, d);
+}
+
+static int
+put(struct store *s, int i)
+{
+    char name[8], text[64];
+    struct change c = {
+        .op = CHANGE_FILE, .name = name, .has_content = true, .data = text, .attr = {.mode = 0600}};
+    struct entry e;
+    int r = 0;
+
+    snprintf(name, sizeof name, "%d", i % 2);
+    c.len = (size_t)snprintf(text, sizeof text, "content %d", i);
+    if (store_find(s, name, &e) == 0) {
+        c.id = e.id;
+        c.slot = e.slot;
+        return store_commit(s, &c, 1, NULL);
+    }
+    r = store_slot_take(s, c.len, name, &c.slot);
+    if (r < 0)
+        return r;
+    c.id = store_new_id(s);
+    r = store_commit(s, &c, 1, NULL);
+    store_slot_drop(s, c.slot);
+    return r;
+}
+
+/* How many of put()s the image shows: the last of each name, and none of which an earlier is gone.
+ */
+static int
+count_puts(struct store *s)
+{
+    int last = -1;
+
+    for (int name = 0; name < 2; name++) {
+        char text[64] = {0};
+        struct entry e;
+        int i;
+
+        snprintf(text, sizeof text, "%d", name);
+        if (store_find(s, text, &e) < 0)
+            continue;
+        memset(text, 0, sizeof text);
+        assert_int_equal(store_read(s, &e.current, text), 0);
+        assert_int_equal(sscanf(text, "content %d", &i), 1);
+        assert_int_equal(i % 2, name);
+        if (i > last)
+            last = i;
+    }
+    return last + 1;
+}
+
+/* What a power cut leaves on the server, opened. */
+static int
+shown_by(struct nbdpeer *p)
+{
+    AUTO_FREE uint8_t *medium = nbdpeer_medium(p);
+    struct store *s;
+    int n;
+
+    assert_int_equal(open_store(&s, memdev_new(medium, SIZE)), 0);
+    n = count_puts(s);
+    store_close(s);
+    return n;
+}
+
+/* ---- lost connections ---------------------------------------------------------------------------
+ */
+
+/* A life of a store over a server that does as @plan says: all of it must work. */
+static void
+live_with(const struct nbdpeer_plan *plan, unsigned flags, bool *reached)
+{
+    struct nbdpeer *p = new_peer(flags);
+    struct store *s;
+
+    nbdpeer_plan(p, plan);
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    for (int i = 0; i < COMMITS; i++) {
+        assert_int_equal(put(s, i), 0);
+        assert_int_equal(shown_by(p), i + 1); /* acknowledged, so durable */
+        assert_int_equal(count_puts(s), i + 1);
+    }
+    assert_int_equal(store_settle(s), 0);
+    store_close(s);
+    *reached = nbdpeer_has_died(p);
+    assert_int_equal(shown_by(p), COMMITS);
+    nbdpeer_free(p);
+}
+
+static void
+survives(enum nbdpeer_loss loss, bool after, unsigned flags)
+{
+    bool reached = true;
+    unsigned long at = 1;
+
+    for (; reached; at++)
+        live_with(&(struct nbdpeer_plan){.at = at, .loss = loss, .after = after}, flags, &reached);
+    assert_true(at > 15); /* reads, writes and flushes */
+}
+
+static void
+a_server_may_die_before_any_request_and_lose_its_cache(void **state)
+{
+    (void)state;
+    survives(LOSE_ALL, false, FLUSH_FLAG | FUA_FLAG);
+}
+
+static void
+a_server_may_die_before_any_request_and_lose_some_of_its_cache(void **state)
+{
+    (void)state;
+    survives(LOSE_SOME, false, FLUSH_FLAG);
+}
+
+static void
+a_server_may_die_after_any_request_and_lose_its_cache(void **state)
+{
+    (void)state;
+    survives(LOSE_ALL, true, FLUSH_FLAG);
+}
+
+static void
+a_server_may_die_after_any_request_and_keep_its_cache(void **state)
+{
+    (void)state;
+    survives(LOSE_NONE, true, FUA_FLAG);
+}
+
+static void
+a_server_may_die_again_and_again(void **state)
+{
+    bool died;
+
+    (void)state;
+    live_with(&(struct nbdpeer_plan){.at = 18, .again = true}, FLUSH_FLAG, &died);
+    assert_true(died);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------
+ */
+
+/* One commit is made, then the server does as @plan says at the @n-th request of the next, which
+ * fails; and so do all others, nothing being written any more. */
+static void
+fails_closed(struct nbdpeer_plan plan, unsigned long n, const struct dev_options *opt)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *medium = NULL;
+    struct store_info info;
+    struct store *s;
+    unsigned long writes;
+
+    assert_int_equal(open_over_nbd(&s, p, opt), 0);
+    assert_int_equal(put(s, 0), 0);
+    plan.at = n;
+    nbdpeer_plan(p, &plan);
+    assert_int_equal(put(s, 1), -EIO);
+    writes = nbdpeer_writes(p);
+    assert_int_equal(put(s, 1), -EROFS);
+    assert_int_equal(store_settle(s), -EROFS);
+    assert_int_equal(nbdpeer_writes(p), writes);
+    store_get_info(s, &info);
+    assert_int_not_equal(info.read_only, 0);
+    store_close(s);
+    medium = nbdpeer_medium(p);
+    if (plan.back)
+        assert_memory_equal(medium, plan.back, SIZE);
+    else
+        assert_in_range(shown_by(p), 1, 2);
+    nbdpeer_free(p);
+}
+
+static void
+a_server_that_stays_away_makes_the_store_read_only(void **state)
+{
+    (void)state;
+    for (unsigned long n = 1; n <= 3; n++)
+        fails_closed((struct nbdpeer_plan){.away = true}, n, &hasty);
+}
+
+static void
+a_server_that_does_not_answer_makes_the_store_read_only(void **state)
+{
+    (void)state;
+    for (unsigned long n = 1; n <= 3; n++)
+        fails_closed((struct nbdpeer_plan){.stall = true}, n,
+                     &(struct dev_options){.reconnect_s = 1});
+}
+
+static void
+an_error_of_the_server_makes_the_store_read_only(void **state)
+{
+    (void)state;
+    for (unsigned long n = 1; n <= 3; n++)
+        fails_closed((struct nbdpeer_plan){.error = EIO}, n, &patient);
+    fails_closed((struct nbdpeer_plan){.error = ENOSPC}, 1, &patient);
+}
+
+static void
+a_server_that_is_shutting_down_has_a_successor(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    struct store *s;
+
+    (void)state;
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 2, .error = ESHUTDOWN});
+    assert_int_equal(put(s, 0), 0);
+    store_close(s);
+    assert_int_equal(shown_by(p), 1);
+    nbdpeer_free(p);
+}
+
+static void
+another_export_than_before_is_not_written_to(void **state)
+{
+    (void)state;
+    fails_closed((struct nbdpeer_plan){.read_only = true}, 1, &patient);
+    fails_closed((struct nbdpeer_plan){.no_flush = true}, 1, &patient);
+}
+
+static void
+an_older_image_is_not_written_to(void **state)
+{
+    (void)state;
+    fails_closed((struct nbdpeer_plan){.back = blank_image}, 1, &patient);
+}
+
+/* The last commit is gone, and all contents are whole. */
+static void
+an_image_that_lacks_a_commit_is_not_written_to(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *before = NULL;
+    struct store *s;
+
+    (void)state;
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    assert_int_equal(put(s, 0), 0);
+    before = nbdpeer_medium(p);
+    assert_int_equal(store_commit(s, NULL, 0, NULL), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1, .back = before});
+    assert_int_equal(put(s, 1), -EIO);
+    store_close(s);
+    assert_int_equal(shown_by(p), 1);
+    nbdpeer_free(p);
+}
+
+/* Another daemon has gone on with the very state that we had flushed. */
+static void
+a_newer_image_is_not_written_to(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *theirs = NULL;
+    struct store *s, *other;
+
+    (void)state;
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    assert_int_equal(put(s, 0), 0);
+    theirs = nbdpeer_medium(p);
+    assert_int_equal(open_store(&other, memdev_new(theirs, SIZE)), 0);
+    assert_int_equal(put(other, 1), 0);
+    store_close(other);
+    for (unsigned long n = 1; n <= 3; n++) {
+        if (n > 1) {
+            nbdpeer_free(p);
+            p = new_peer(FLUSH_FLAG);
+            assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+            assert_int_equal(put(s, 0), 0);
+        }
+        nbdpeer_plan(p, &(struct nbdpeer_plan){.at = n, .back = theirs});
+        assert_int_equal(put(s, 2), -EIO);
+        store_close(s);
+        assert_int_equal(shown_by(p), 2);
+    }
+    nbdpeer_free(p);
+}
+
+static void
+reads_go_on_when_somebody_answers_again(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    struct store *s;
+
+    (void)state;
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    assert_int_equal(put(s, 0), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1});
+    assert_int_equal(count_puts(s), 1);
+    assert_true(nbdpeer_has_died(p));
+    store_close(s);
+    nbdpeer_free(p);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------
+ */
+
+static void
+writers_need_a_server_that_can_flush(void **state)
+{
+    struct nbdpeer *p = new_peer(0);
+    struct dev *d = NULL;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), DEV_NO_WAIT, &patient), -EOPNOTSUPP);
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), DEV_READ_ONLY | DEV_NO_LOCK, &patient), 0);
+    dev_close(d);
+    assert_int_equal(
+        dev_open(&d, nbdpeer_uri(p), DEV_NO_WAIT, &(struct dev_options){.unsafe_cache = true}), 0);
+    assert_int_equal(dev_sync(d), 0);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
+static void
+read_only_exports_are_for_readers(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG | READ_ONLY_FLAG);
+    struct dev *d = NULL;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), DEV_NO_WAIT, &patient), -EROFS);
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), DEV_READ_ONLY, &patient), 0);
+    assert_int_equal(d->size, SIZE);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
+static void
+released_and_taken_again(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    struct dev *d = NULL, *other = NULL;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &patient), 0);
+    dev_release(d);
+    assert_int_equal(dev_open(&other, nbdpeer_uri(p), DEV_NO_WAIT, &patient), 0);
+    assert_int_equal(dev_take(d, 0), -EBUSY);
+    dev_close(other);
+    assert_int_equal(dev_take(d, 1000), 0);
+    assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), 0);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
+static void
+nobody_there_is_told(void **state)
+{
+    struct dev *d = NULL;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, "nbd+unix:///?socket=/nonexistent/s", 0, &patient), -EIO);
+    assert_non_null(strstr(last_report, "cannot connect"));
+    assert_int_equal(dev_open(&d, "nbd://", 0, &patient), -EINVAL);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(uris_have_one_spelling),
+        cmocka_unit_test(relative_paths_are_made_absolute),
+        cmocka_unit_test(what_is_no_uri_is_a_path),
+        cmocka_unit_test(malformed_uris_are_wrong_use),
+        cmocka_unit_test(a_server_may_die_before_any_request_and_lose_its_cache),
+        cmocka_unit_test(a_server_may_die_before_any_request_and_lose_some_of_its_cache),
+        cmocka_unit_test(a_server_may_die_after_any_request_and_lose_its_cache),
+        cmocka_unit_test(a_server_may_die_after_any_request_and_keep_its_cache),
+        cmocka_unit_test(a_server_may_die_again_and_again),
+        cmocka_unit_test(a_server_that_stays_away_makes_the_store_read_only),
+        cmocka_unit_test(a_server_that_does_not_answer_makes_the_store_read_only),
+        cmocka_unit_test(an_error_of_the_server_makes_the_store_read_only),
+        cmocka_unit_test(a_server_that_is_shutting_down_has_a_successor),
+        cmocka_unit_test(another_export_than_before_is_not_written_to),
+        cmocka_unit_test(an_older_image_is_not_written_to),
+        cmocka_unit_test(an_image_that_lacks_a_commit_is_not_written_to),
+        cmocka_unit_test(a_newer_image_is_not_written_to),
+        cmocka_unit_test(reads_go_on_when_somebody_answers_again),
+        cmocka_unit_test(writers_need_a_server_that_can_flush),
+        cmocka_unit_test(read_only_exports_are_for_readers),
+        cmocka_unit_test(released_and_taken_again),
+        cmocka_unit_test(nobody_there_is_told),
+    };
+
+    return cmocka_run_group_tests(tests, make_image, free_image);
+}
