@@ -5,7 +5,7 @@
 . "${srcdir:-.}/tests/lib.sh"
 need_fuse
 need_root
-need fusermount3 jq runuser tpm2_createprimary tpm2_selftest tpm2_nvdefine
+need fusermount3 jq runuser tpm2_getrandom tpm2_createprimary tpm2_selftest tpm2_nvdefine
 
 img=$TMP/img
 dir=$TMP/dir
@@ -167,6 +167,41 @@ find_processes
 is_confined "another user's image" "$lease"
 check "a copy waits for its commits" cp "$TMP/theirs" "$TMP/copy"
 check "which go on" cp /bin/true "$dir/again"
+unmounted "$dir"
+
+# ---- sockets, and an image that may go elsewhere: a helper for each ---------------------------------
+
+remove=000000000000000a # CAP_DAC_OVERRIDE, CAP_FOWNER
+reopen=0000000000000006 # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+
+helper() { # NAME: its PID
+    local child
+    for child in $(cat /proc/"$daemon"/task/*/children); do
+        [ "$(cat /proc/"$child"/comm)" != "$1" ] || echo "$child"
+    done
+}
+
+holds() { # PID: what it has open
+    readlink /proc/"$1"/fd/* | sed 's/:.*//' | sort | uniq -c | tr -s ' \n' ' '
+}
+
+check "a mount with sockets" mounted "$img" "$dir" -o "tpm=2.0,server=$TMP/server"
+find_processes
+is_confined "with sockets" "$lease"
+socket=$(helper vnvram-socket)
+image=$(helper vnvram-image)
+is "who removes the sockets can do no more" "$(rights "$socket") $(field "$socket" CapBnd)" \
+    "seccomp $filtered nnp 1 caps $remove $remove $none $none umask 0077 $remove"
+is "who reopens the image can do no more" "$(rights "$image") $(field "$image" CapBnd)" \
+    "seccomp $filtered nnp 1 caps $reopen $reopen $none $none umask 0077 $reopen"
+is "the one has nothing open but the way to the daemon" "$(holds "$socket")" " 3 /dev/null 1 socket "
+is "nor has the other" "$(holds "$image")" " 3 /dev/null 1 socket "
+check "TPM commands come in by a socket" tpm2_getrandom -T "swtpm:path=$TMP/server" --hex 8
+kill -KILL "$daemon"
+check "they end with the daemon: the one" wait_until 5 is_gone "$socket"
+check "and the other" wait_until 5 is_gone "$image"
+check "the sockets have gone" test ! -e "$TMP/server" -a ! -e "$TMP/server.ctrl"
+check "another mount" mounted "$img" "$dir"
 unmounted "$dir"
 
 # ---- an unprivileged user's -----------------------------------------------------------------------
