@@ -377,7 +377,7 @@ guard_directory(void)
     const char *run = geteuid() == 0 ? "/run" : getenv("XDG_RUNTIME_DIR");
     char *dir;
 
-    if (!run || *run != '/' || asprintf(&dir, "%s/vnvram", run) < 0)
+    if (!run || *run != '/' || asprintf(&dir, "%s/vnvram-nbd", run) < 0)
         return NULL;
     if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
         free(dir);
