@@ -21,6 +21,7 @@ struct intake {
     struct parcels *parcels;
     struct options *o;
     struct secret *state_key, *migration_key;
+    bool encrypted; /* something was */
 };
 
 static void
@@ -97,10 +98,11 @@ read_blob(int fd, const char *source, struct vault **raw)
 }
 
 static int
-open_blob(const struct intake *in, const struct vault *raw, const char *source, struct vault **blob)
+open_blob(struct intake *in, const struct vault *raw, const char *source, struct vault **blob)
 {
     const struct swtpm_keys keys = {.state = in->state_key, .migration = in->migration_key};
 
+    in->encrypted |= swtpm_blob_is_encrypted(raw->bytes, raw->len);
     return swtpm_blob_open(raw->bytes, raw->len, source, &keys, blob);
 }
 
@@ -230,8 +232,8 @@ read_at(int fd, const char *source, uint64_t off, uint8_t *buf, size_t len)
 }
 
 static int
-read_linear_item(const struct intake *in, int fd, const struct swtpm_linear *l,
-                 enum swtpm_item item, const char *path, struct vault **blob)
+read_linear_item(struct intake *in, int fd, const struct swtpm_linear *l, enum swtpm_item item,
+                 const char *path, struct vault **blob)
 {
     AUTO(vault_freep) struct vault *raw = NULL;
     char source[PATH_MAX + 32];
@@ -391,6 +393,7 @@ interchange_gather(struct parcels *p, struct options *o, struct parcel_commit *h
         r = gather_argument(&in, o->args[i]);
     for (size_t i = 0; i < p->n; i++)
         p->list[i].source = NULL;
+    how->was_encrypted = in.encrypted;
     if (r == 0)
         remove_others(p, how);
     return r;

@@ -303,6 +303,9 @@ parcels_commit(const struct parcels *p, struct options *o, const char *path,
     AUTO(image_close) struct open_image image = {0};
     int r = image_open_to_change(&image, o, path);
 
+    if (r == 0 && how->was_encrypted && store_superblock(image.store)->seal_mode == SEAL_NONE)
+        report_at(REPORT_WARNING, 0,
+                  "%s: is not sealed: what was encrypted before lies in the clear in it", path);
     for (size_t i = 0; r == 0 && i < p->n; i++)
         r = vault_lock(p->list[i].content); /* a passphrase's work may have undone it */
     return r < 0 ? r : commit(p, image.store, path, how);

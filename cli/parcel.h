@@ -40,6 +40,7 @@ int parcel_read(int fd, const char *source, struct vault **content);
 
 struct parcel_commit {
     bool replace;                 /* names that are there may be replaced */
+    bool was_encrypted;           /* say so when they will be in the clear */
     const struct file_attr *root; /* of the mount's root, for an image without files; or NULL */
     const char **remove; /* files that go in the same commit, where there are any: replaced, too */
     size_t n_remove;

@@ -89,7 +89,10 @@ for words in "${kinds[@]}"; do
         check "swtpm makes a state ($what)" make_state in "$value" "${swtpm_key[@]}"
         new_image plain.img && new_image sealed.img "${key[@]}"
         check "it is imported" "$VNVRAM" import --swtpm "${our_key[@]}" plain.img in
+        is "with a warning where it is no longer encrypted" "$(grep -c 'plain.img: is not sealed' "$ERR")" \
+            "$([ "$words" ] && echo 1 || echo 0)"
         check "and into a sealed image" "$VNVRAM" import --swtpm "${our_key[@]}" "${key[@]}" sealed.img in
+        is "without one" "$(cat "$ERR")" ""
         mkdir -p clear
         rm -f clear/*
         "$VNVRAM" export plain.img clear

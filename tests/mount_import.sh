@@ -103,7 +103,8 @@ value() { # TCTI
 sw=swtpm:path=$TMP/sw dev=device:$M/tpm0
 printf 'correct horse battery staple' >pass
 head -c 32 /dev/urandom >key
-chmod 600 pass key
+printf 00112233445566778899aabbccddeeff >hex
+chmod 600 pass key hex
 words=pwdfile=pass,mode=aes-256-cbc
 for how in 'powered off' suspended; do
     rm -rf state c.img back
@@ -134,6 +135,47 @@ for how in 'powered off' suspended; do
     is "swtpm goes on with what the mount's TPM had stored" "$(value "$sw")" by-mount
     stop_swtpm
 done
+
+# ---- what swtpm has encrypted, copied as it is ------------------------------------------------------
+new_image e.img
+check "a state under swtpm's key can be kept so" "$VNVRAM" import e.img back
+check_exit 9 "the mount's TPM cannot use it" mounted e.img "$M" -o tpm=2.0
+matches "and says what can" "$ERR" 'encrypted by swtpm.*import --swtpm --swtpm-key'
+check "swtpm with its key can" mounted e.img "$M"
+start_swtpm mnt --flags not-need-init,startup-clear --key "${words/=/=$TMP/}"
+is "on the mount" "$(value "$sw")" by-mount
+stop_swtpm
+check "unmount" unmounted "$M"
+check_exit 1 "to convert it in its place, one says so" "$VNVRAM" import --swtpm --swtpm-key "$words" e.img back
+check "and then" "$VNVRAM" import --replace --swtpm --swtpm-key "$words" e.img back
+check "the mount's TPM can use it" mounted e.img "$M" -o tpm=2.0
+is "with what is in it" "$(value "$dev")" by-mount
+check "unmount" unmounted "$M"
+
+# ---- a TPM 1.2 --------------------------------------------------------------------------------------
+command12() { # FILE HEX: the answer's code
+    python3 - "$@" <<'PY'
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.write(fd, bytes.fromhex(sys.argv[2]))
+print(os.read(fd, 4096)[6:10].hex())
+PY
+}
+mkdir state12
+swtpm socket --tpmstate "dir=$TMP/state12" --server type=unixio,path=sw12 --ctrl type=unixio,path=sw12.ctrl \
+    --flags not-need-init,startup-clear --key "file=$TMP/hex" >swtpm.log 2>&1 &
+helper=$!
+wait_until 20 test -S sw12.ctrl
+swtpm_ioctl --unix sw12.ctrl -s
+wait "$helper"
+helper=
+new_image f.img
+check "the state of a TPM 1.2" "$VNVRAM" import --swtpm --swtpm-key file=hex f.img state12
+check_exit 2 "is none of a TPM 2.0" "$VNVRAM" import --swtpm --swtpm-key file=hex --name tpm2-00.permall f.img \
+    state12/tpm-00.permall
+check "the mount starts it" mounted f.img "$M" -o tpm=1.2
+is "and it answers: TPM_ContinueSelfTest" "$(command12 "$M/tpm0" 00c10000000a00000053)" 00000000
+check "unmount" unmounted "$M"
 
 # ---- a block device ---------------------------------------------------------------------------------
 rm -f linear
