@@ -149,10 +149,12 @@ rm "$D/tpm2-00.permall" "$D"/large*
 head -c 200000 /dev/zero >"$D/tpm2-00.permall"
 is "slots: a large one has its slot" "$(verdict slots "$D")" ok
 is "lease: a file has them" "$(verdict lease "$D")" ok
+is "slots: those of a user's image" "$(verdict slots theirs/mnt)" ok
 is "lease: a daemon for its own file" "$(verdict lease theirs/mnt)" ok
 unmounted theirs/mnt 2>/dev/null || as_nobody ./program unmount theirs/mnt
 chown root theirs/image && chmod 666 theirs/image
 check "a user's mount of root's image" as_nobody ./program mount theirs/image theirs/mnt
+is "image: nobody sends root to another's file" "$(verdict slots theirs/mnt)" skipped
 is "lease: not for another's" "$(verdict lease theirs/mnt)" warning
 matches "... what to do" advice 'give the image'
 if loop=$(truncate -s 4M disk.img && loop_on "$TMP/disk.img"); then
