@@ -101,6 +101,12 @@ dev_release(struct dev *d)
         d->ops->release(d);
 }
 
+bool
+dev_can_move(const struct dev *d)
+{
+    return d->ops->take != NULL;
+}
+
 int
 dev_take(struct dev *d, unsigned wait_ms)
 {

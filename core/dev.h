@@ -73,6 +73,8 @@ void dev_release(struct dev *d);
  * has it, @wait_ms at most.  -EBUSY (reported): somebody has it; -EOPNOTSUPP (reported): it cannot
  * be taken.  After an error it is let go. */
 int dev_take(struct dev *d, unsigned wait_ms);
+/* Whether it can be let go and taken at all. */
+bool dev_can_move(const struct dev *d);
 void dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg); /* NULL: none */
 void dev_close(struct dev *d);                                           /* NULL is fine */
 void dev_closep(struct dev **d);

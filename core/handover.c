@@ -124,6 +124,8 @@ store_release(struct store *s, bool back)
     (void)held;
     if (s->place != STORE_HERE)
         return 0;
+    if (!dev_can_move(s->dev))
+        return -EOPNOTSUPP;
     r = s->read_only != 0 ? -EROFS : settle_locked(s);
     return r < 0 ? r : leave_locked(s, back ? STORE_INCOMING : STORE_RELEASED);
 }

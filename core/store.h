@@ -100,7 +100,7 @@ enum store_place {
 /* Lets the image go: settled, closed and unlocked when this returns 0.  From then on the store
  * shows, from memory, what it showed, and every change fails with -EROFS.  @back: whatever becomes
  * of the image, store_take() takes it as it is then.  0 if it is not here; -EROFS if the store is
- * read-only. */
+ * read-only, -EOPNOTSUPP if its device cannot go. */
 int store_release(struct store *s, bool back);
 /* Takes the image as its one writer, waiting @wait_ms at most, and reads its state again; 0 at once
  * if it is here.  -EBUSY: another daemon has it; -ESTALE: it was let go and has changed since, or
