@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "base/report.h"
+#include "base/progress.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,6 +40,7 @@ to_stderr(enum report_level level, const char *text)
     char line[LINE_SIZE + 64];
     int n;
 
+    progress_hide();
     if (use_levels)
         n = snprintf(line, sizeof line, "<%d>%s: %s\n", level, prefix, text);
     else

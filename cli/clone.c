@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* vnvram clone: an image for another machine (a new identity), or for the same one elsewhere. */
 #include "base/finding.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
@@ -116,6 +117,7 @@ write_same(const struct original *from, const struct target *t)
 {
     AUTO_FREE uint8_t *buf = malloc(CHUNK);
     uint64_t size = snapshot_size(from->snapshot);
+    AUTO_PROGRESS bool shown = progress_started("copying", size);
     int r = buf ? target_reserve(t, size) : report(-ENOMEM, "out of memory");
 
     for (uint64_t off = 0; r == 0 && off < size; off += CHUNK) {
@@ -124,6 +126,7 @@ write_same(const struct original *from, const struct target *t)
         r = snapshot_pread(from->snapshot, buf, n, off);
         if (r == 0)
             r = target_write(t, buf, n);
+        progress_add(n);
     }
     return r;
 }
@@ -214,6 +217,7 @@ static int
 write_new(const struct original *from, const struct target *t, struct key_options *key,
           uint8_t uuid[UUID_SIZE])
 {
+    AUTO_PROGRESS bool shown = progress_started("writing the new image", 0);
     AUTO(dev_closep) struct dev *d = NULL;
     char proc[32];
     int r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/image.h"
 #include "base/finding.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "base/utf8.h"
@@ -349,6 +350,7 @@ report_finding(void *path, int r, const char *where, const char *text)
 int
 image_verify_copy(int fd, const char *path)
 {
+    AUTO_PROGRESS bool shown = progress_started("verifying the copy", 0);
     AUTO(dev_closep) struct dev *d = NULL;
     struct check_result res;
     char proc[32];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "base/finding.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
@@ -8,6 +9,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* fsck(8): 0 clean, 4 errors left uncorrected, 8 operational error, 16 usage.  Nothing is ever
  * corrected: a torn commit is the mount's business, and all else is a person's. */
@@ -124,6 +126,7 @@ run(const struct command *c, bool helper, int argc, char **argv)
                helper ? "" : "vnvram ", c->name, *c->synopsis ? " " : "", c->synopsis);
         return EXIT_USAGE;
     }
+    progress_show(o.progress || isatty(STDERR_FILENO));
     return c->run(&o);
 }
 

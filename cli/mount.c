@@ -6,6 +6,7 @@
  * gives up what it needs no longer; then its threads start, and the TPM on the mount; then the
  * front may go.  mount_end() goes the same way back. */
 #include "base/finding.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/anchor.h"
@@ -256,6 +257,7 @@ open_once(struct mount *m)
     opt.anchor = m->anchor;
     if (r == 0)
         r = store_open(&m->store, dev, &opt);
+    progress_show(false); /* of what a daemon does nobody waits for the end */
     if (r < 0)
         return r;
     m->dev = steal(&dev); /* the store's now */

@@ -18,6 +18,7 @@ enum {
                 FOR_IMPORT | FOR_SHOW | FOR_RESERVE | FOR_RESTORE | FOR_CLONE,
     FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT | FOR_GROW |
                    FOR_SHOW | FOR_RESERVE | FOR_RESTORE | FOR_CLONE,
+    FOR_PROGRESS = FOR_FORMAT | FOR_KEY | FOR_SNAPSHOT | FOR_GROW | FOR_CLONE,
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY | FOR_SHOW | FOR_STATUS | FOR_DOCTOR,
     FOR_ALL = 0xffffff,
 };
@@ -411,6 +412,8 @@ static const struct option_row rows[] = {
     {"help", NULL, "show this help", FOR_ALL, .letter = 'h'},
     {"list-options", NULL, "list all options, one a line", FOR_ALL, .set = NULL},
     {"json", NULL, "answer in JSON, for programs", FOR_JSON, .set = set_true, .field = FIELD(json)},
+    {"progress", NULL, "tell how far it is though stderr is no terminal", FOR_PROGRESS,
+     .set = set_true, .field = FIELD(progress)},
     {"profile", "tpm|vm",
      "slots for a TPM (4 MiB, the default), or for a TPM and UEFI variables (8 MiB)",
      FOR_FORMAT | FOR_SIZE, .set = set_profile},

@@ -93,7 +93,7 @@ struct options {
     bool repair;         /* check */
     const char *salvage; /* check: the directory, argv's own string */
     bool der, plain;     /* export, import */
-    bool json;
+    bool json, progress;
 
     /* The rest: argv's own strings. */
     char **args;

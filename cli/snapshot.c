@@ -2,6 +2,7 @@
 /* vnvram snapshot: .vnvram/image of a mount, under a name that only a whole, durable copy ever
  * gets. */
 #include "base/finding.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
@@ -42,6 +43,7 @@ open_source(const char *mountpoint, char **name, uint64_t *size)
 static int
 copy(int from, const char *source, uint64_t size, const struct target *to)
 {
+    AUTO_PROGRESS bool shown = progress_started("copying", size);
     AUTO_FREE uint8_t *buf = malloc(CHUNK);
     uint64_t done = 0;
 
@@ -61,6 +63,7 @@ copy(int from, const char *source, uint64_t size, const struct target *to)
         if (r < 0)
             return r;
         done += (uint64_t)n;
+        progress_add((uint64_t)n);
     }
     return 0;
 }

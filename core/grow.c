@@ -5,6 +5,7 @@
  * Directories that are too small for the new slots are written anew in a larger place; the old
  * place is zeroed while the second copy of the superblock still tells where it is, so that a power
  * cut cannot leave it. */
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
@@ -119,6 +120,18 @@ wipe_directories(struct store *s, const struct superblock *old)
 /* ---- the new areas ------------------------------------------------------------------------------
  */
 
+static uint64_t
+bytes_to_zero(const struct superblock *from, const struct superblock *to)
+{
+    uint64_t n = 0;
+
+    if (directories_moved(from, to))
+        n = 2 * ((uint64_t)from->dir_capacity + to->dir_capacity);
+    for (unsigned i = from->n_segments; i < to->n_segments; i++)
+        n += 2 * segment_run(&to->segments[i]);
+    return n;
+}
+
 /* Whatever lay there must not be taken for content later. */
 static int
 zero_new_areas(struct dev *d, const struct superblock *from, const struct superblock *to)
@@ -213,6 +226,7 @@ grow_to(struct store *s, const struct superblock *sb)
 {
     AUTO(directory_fini) struct directory next = {0};
     AUTO_FREE uint32_t *holds = grown_holds(s, superblock_slot_count(sb));
+    AUTO_PROGRESS bool shown = progress_started("growing", bytes_to_zero(&s->sb, sb));
     const struct superblock old = s->sb;
     int r = holds ? prepare(s, sb, &next) : -ENOMEM;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* layout.c - where everything goes in a new image, and writing one. */
 #include "base/bytes.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
@@ -91,6 +92,7 @@ zero_range(struct dev *d, uint64_t off, uint64_t len)
 
         if (r < 0)
             return r;
+        progress_add(n);
         off += n;
         len -= n;
     }
@@ -170,6 +172,7 @@ store_format(struct dev *d, const struct format_spec *spec, struct sealer *seale
 {
     AUTO(directory_fini)
     struct directory dir = {.next_id = 1, .superblock_sequence = 1, .clean = true};
+    AUTO_PROGRESS bool shown = progress_started("formatting", 0);
     struct superblock sb;
     struct timespec now;
     int r = store_layout(&sb, spec, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* rekey.c - key slots and volume keys: changes of the superblock that a power cut leaves old or
  * new. */
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/store_impl.h"
@@ -165,6 +166,7 @@ wipe_unused_banks(struct store *s)
             if (!zero)
                 return -ENOMEM;
             r = dev_pwrite(s->dev, zero, len, superblock_bank_offset(&s->sb, slot, bank));
+            progress_add(len);
             if (r < 0)
                 return fail_store(s, r, "a write failed");
         }
@@ -215,6 +217,17 @@ write_resealed(struct store *s, struct superblock *sb, struct sealer *sealer,
     return r == -EIO ? fail_store(s, r, "a write failed") : r;
 }
 
+/* What a reseal writes, or most of it: it ends with the banks that it wipes. */
+static uint64_t
+bytes_to_wipe(const struct store *s)
+{
+    uint64_t n = 0;
+
+    for (uint32_t slot = 0; slot < s->n_slots; slot++)
+        n += 2 * (BANK_HEADER + (uint64_t)superblock_slot_capacity(&s->sb, slot));
+    return n;
+}
+
 int
 store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE],
              uint8_t key_size)
@@ -222,6 +235,7 @@ store_reseal(struct store *s, struct sealer *sealer, uint8_t keyslots[KEYSLOT_CO
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&s->lock);
     AUTO(sealer_freep) struct sealer *owned = sealer;
     AUTO(directory_fini) struct directory next = {0};
+    AUTO_PROGRESS bool shown = progress_started("resealing", bytes_to_wipe(s));
     struct superblock sb = s->sb;
     int r;
 

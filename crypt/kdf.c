@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypt/kdf.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include <errno.h>
@@ -145,6 +146,7 @@ kdf_benchmark(struct kdf_cost *cost)
     static const uint8_t salt[16] = "benchmark";
     struct kdf_cost c = kdf_default_cost();
     AUTO(secret_freep) struct secret *passphrase = NULL, *key = NULL;
+    AUTO_PROGRESS bool shown = progress_started("measuring what a passphrase may cost", 0);
     uint32_t limit = memory_limit();
     uint64_t memory;
     int64_t ms;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypt/keys.h"
 #include "base/bytes.h"
+#include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "crypt/aes.h"
@@ -41,6 +42,7 @@ recovery_kek(const struct keyslot *ks, const struct secret *recovery, struct sec
 static int
 passphrase_kek(const struct keyslot *ks, const struct secret *passphrase, struct secret **kek)
 {
+    AUTO_PROGRESS bool shown = progress_started("deriving the key from the passphrase", 0);
     int r = secret_new(kek, ks->kek_size);
     bool locked;
 
