@@ -186,13 +186,11 @@ prepare(struct store *s, const struct superblock *sb, struct directory *next)
  */
 
 static int
-write_copy(struct store *s, unsigned copy, const struct superblock *sb)
+write_copy(struct store *s, unsigned copy, const uint8_t *sealed)
 {
-    int r = superblock_write(s->dev, copy, sb, s->sealer);
+    int r = dev_pwrite(s->dev, sealed, BLOCK_SIZE, superblock_offset(copy));
 
-    if (r == -EIO)
-        return fail_store(s, r, "a write failed");
-    return r < 0 ? r : commit_flush(s);
+    return r < 0 ? fail_store(s, r, "a write failed") : commit_flush(s);
 }
 
 /* The grown image is the store's own from here on. */
@@ -221,26 +219,46 @@ grown_holds(const struct store *s, uint32_t n_slots)
     return holds;
 }
 
+/* The new superblock is on the medium: what is missing, the next opening does. */
+static int
+finish_growth(struct store *s, const struct superblock *old, const uint8_t *sealed)
+{
+    int r = wipe_directories(s, old);
+
+    if (r == 0)
+        r = write_copy(s, s->sb_best, sealed);
+    if (r == 0)
+        r = commit_anchor(s); /* before the directory that it is at is overwritten */
+    if (r == 0)
+        r = demand_superblock(s);
+    if (r == -ENOMEM) /* each commit demands it, so the next ones will */
+        return report_at(REPORT_WARNING, 0,
+                         "%s: has grown; %s, so it takes two more commits until the old superblock "
+                         "cannot be put back",
+                         s->dev->name, errno_text(r));
+    return r < 0 ? report(r, "%s: has grown all the same", s->dev->name) : 0;
+}
+
+/* A lack of memory shows before anything is written that counts. */
 static int
 grow_to(struct store *s, const struct superblock *sb)
 {
     AUTO(directory_fini) struct directory next = {0};
     AUTO_FREE uint32_t *holds = grown_holds(s, superblock_slot_count(sb));
+    AUTO_FREE uint8_t *sealed = dev_alloc(BLOCK_SIZE);
     AUTO_PROGRESS bool shown = progress_started("growing", bytes_to_zero(&s->sb, sb));
     const struct superblock old = s->sb;
-    int r = holds ? prepare(s, sb, &next) : -ENOMEM;
+    int r = holds && sealed ? superblock_seal(sealed, sb, s->sealer) : -ENOMEM;
 
     if (r == 0)
-        r = write_copy(s, 1 - s->sb_best, sb);
+        r = prepare(s, sb, &next);
     if (r < 0)
-        return r;
+        return report(r, "%s: %s: it has not grown", s->dev->name, errno_text(r));
+    r = write_copy(s, 1 - s->sb_best, sealed);
+    if (r < 0)
+        return report(r, "%s: it has grown or not: \"vnvram info\" tells", s->dev->name);
     take_over(s, sb, &holds, &next);
-    r = wipe_directories(s, &old);
-    if (r == 0)
-        r = write_copy(s, s->sb_best, sb);
-    if (r == 0)
-        r = commit_anchor(s); /* before the directory that it is at is overwritten */
-    return r < 0 ? r : demand_superblock(s);
+    return finish_growth(s, &old, sealed);
 }
 
 int

@@ -81,14 +81,12 @@ store_layout(struct superblock *sb, const struct format_spec *spec, uint64_t *ne
 int
 zero_range(struct dev *d, uint64_t off, uint64_t len)
 {
-    enum { CHUNK = 1024 * 1024 };
-    AUTO_FREE uint8_t *zero = dev_alloc(CHUNK);
+    static uint8_t zeroes[256 * 1024]
+        __attribute__((aligned(BLOCK_SIZE))); /* and never anything else */
 
-    if (!zero)
-        return -ENOMEM;
     while (len > 0) {
-        size_t n = len < CHUNK ? (size_t)len : (size_t)CHUNK;
-        int r = dev_pwrite(d, zero, n, off);
+        size_t n = len < sizeof zeroes ? (size_t)len : sizeof zeroes;
+        int r = dev_pwrite(d, zeroes, n, off);
 
         if (r < 0)
             return r;

@@ -68,7 +68,8 @@ bool slot_class_ok(const struct slot_class *c);
 uint32_t layout_directory_capacity(uint64_t slots);
 /* Places one class as a segment at @off; returns where the next may start. */
 uint64_t layout_place_class(struct segment *g, const struct slot_class *class, uint64_t off);
-/* Zeroes [off, off + len): whatever lay there must not be taken for ours later. */
+/* Zeroes [off, off + len): whatever lay there must not be taken for ours later.  Takes no memory.
+ */
 int zero_range(struct dev *d, uint64_t off, uint64_t len);
 
 /* ---- commit.c

@@ -418,6 +418,73 @@ no_lack_of_memory_leaves_it_open_which_keys_count(void **state)
     }
 }
 
+/* Grows the image by @n slots, so many that its directories move, while an allocation fails. */
+static int
+grow(void *bytes, uint64_t size, uint32_t n)
+{
+    const struct slot_class more = {n, 4096};
+    struct job j = {.key = &user_key};
+    struct store *s;
+    int r;
+
+    assert_int_equal(open_image(&j, memdev_new(bytes, size), &s), 0);
+    said[0] = '\0';
+    counting = true;
+    r = store_grow(s, &more, 1);
+    counting = false;
+    store_close(s);
+    return r;
+}
+
+static uint32_t
+slots_of(void *bytes, uint64_t size)
+{
+    struct job j = {.key = &user_key};
+    struct store_info info;
+    struct store *s;
+
+    assert_int_equal(open_image(&j, memdev_new(bytes, size), &s), 0);
+    store_get_info(s, &info);
+    store_close(s);
+    return info.slots_total;
+}
+
+/* It is as it was, or has grown, and says the one or the other. */
+static void
+no_lack_of_memory_leaves_an_image_half_grown(void **state)
+{
+    enum { MORE = 60, ROOM = 2 * 1024 * 1024 };
+    unsigned unchanged = 0, changed = 0;
+    bool reached = true;
+
+    (void)state;
+    for (failing = 1; reached; failing++) {
+        uint64_t size;
+        AUTO_FREE uint8_t *bytes = sealed_image(&size, 7);
+        uint32_t before = slots_of(bytes, size), after;
+        int r;
+
+        bytes = realloc(bytes, size + ROOM);
+        assert_non_null(bytes);
+        memset(bytes + size, 0x55, ROOM);
+        size += ROOM;
+        calls = 0;
+        r = grow(bytes, size, MORE);
+        reached = calls >= failing;
+        after = slots_of(bytes, size);
+        assert_true(r == 0 || r == -ENOMEM);
+        assert_int_equal(after, before + (r == 0 ? MORE : 0));
+        if (r < 0)
+            assert_non_null(strstr(said, "it has not grown"));
+        assert_memory_equal(bytes + SUPERBLOCK_A, bytes + SUPERBLOCK_B, BLOCK_SIZE);
+        assert_true(opens_with(bytes, size, &user_key, 8));
+        unchanged += r < 0;
+        changed += r == 0;
+    }
+    assert_true(unchanged >= 1);
+    assert_true(changed >= 2); /* without a failure, and with one that came too late */
+}
+
 static void
 every_allocation_of_an_unsealed_image_may_fail(void **state)
 {
@@ -439,6 +506,7 @@ main(void)
         cmocka_unit_test(every_allocation_of_an_unsealed_image_may_fail),
         cmocka_unit_test(every_allocation_of_a_sealed_image_may_fail),
         cmocka_unit_test(no_lack_of_memory_leaves_it_open_which_keys_count),
+        cmocka_unit_test(no_lack_of_memory_leaves_an_image_half_grown),
     };
 
     report_set_sink(silent, NULL);
