@@ -50,6 +50,7 @@ target_fini(struct target *t)
 struct by_image {
     struct stat st;
     char *dir; /* the last one found */
+    unsigned n;
 };
 
 static int
@@ -64,9 +65,21 @@ look_for_image(void *arg, const struct mount_entry *m)
             ? st.st_rdev != b->st.st_rdev
             : st.st_dev != b->st.st_dev || st.st_ino != b->st.st_ino)
         return 0;
+    b->n++;
     free(b->dir);
     b->dir = strdup(m->dir);
     return b->dir ? 0 : -ENOMEM;
+}
+
+/* An image that is handed over has two mounts, or more. */
+static bool
+is_only_mount(const struct stat *image)
+{
+    struct by_image b = {.st = *image};
+    int r = mountinfo_each(look_for_image, &b);
+
+    free(b.dir);
+    return r == 0 && b.n <= 1;
 }
 
 static int
@@ -176,17 +189,18 @@ process_number(pid_t pid, const char *name)
     return n;
 }
 
-/* The daemon is who holds the image's lock.  Only where that cannot be seen is the mount asked
- * itself: it may be the one that hangs.  Anybody can make a mount that looks like ours and points
- * elsewhere, so the process must be the mounter's: root must not end another's by a stranger's
- * word. */
+/* The daemon is who holds the image's lock.  Only where that cannot be seen, or may be another
+ * mount's, is the mount asked itself: it may be the one that hangs.  Anybody can make a mount that
+ * looks like ours and points elsewhere, so the process must be the mounter's: root must not end
+ * another's by a stranger's word. */
 static void
 find_daemon(struct target *t)
 {
     struct holder h;
     struct stat st;
 
-    if (stat(t->mount.source, &st) == 0 && holder_find(&h, &st) && strcmp(h.comm, "vnvram") == 0)
+    if (stat(t->mount.source, &st) == 0 && is_only_mount(&st) && holder_find(&h, &st) &&
+        strcmp(h.comm, "vnvram") == 0)
         t->pid = h.pid;
     if (t->pid == 0)
         read_status(t);

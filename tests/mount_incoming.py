@@ -508,6 +508,23 @@ class Tests:
         self.equal("nothing that was acknowledged is lost", nv(last.client), b"by first")
         last.shutdown()
 
+    def unmounting(self):
+        """A mount is ended, and not the other one of its image."""
+        p = self.pair().run()
+        for target, source in (("incoming", "here"), ("here", "released")):
+            t = p.wait()
+            if target == "here":
+                p.hand_over()
+            t.client.close()
+            held = os.open(t.d.path("tpm2-00.permall"), os.O_RDONLY)
+            t.d.let_go()
+            self.equal("unmount --force of a mount that is %s" % target, t.d.run("unmount", "--force", t.d.mnt), 0)
+            os.close(held)
+            self.equal("... ends it", t.pids(), [])
+            self.equal("... and not the source, which is %s" % source, p.source.place, source)
+        p.source.unmount()
+        self.equal("... which ends, too", p.source.pids(), [])
+
     def by_hand(self):
         p = self.pair(())
         s = p.source
@@ -734,6 +751,7 @@ class Tests:
         self.bad_state("a volatile state that is none", self.cut_volatile)
         self.own_image()
         self.two_targets()
+        self.unmounting()
         self.by_hand()
         self.helper()
         for step in self.STEPS:
