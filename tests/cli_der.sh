@@ -5,6 +5,7 @@
 . "${srcdir:-.}/tests/lib.sh"
 need python3 openssl asn1Decoding
 MODULE=$(cd "$srcdir/doc" && pwd)/vnvram.asn1
+HERE=$(cd "$srcdir/tests" && pwd)
 cd "$TMP" || exit 99
 KEY=key=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
 OTHER=key=ffffffffffffffffffffffffffffffff
@@ -103,6 +104,10 @@ check "is sealed: no content shows" bash -c '! grep -aqE "some text|hidden" s.de
 check "openssl walks it" openssl asn1parse -inform DER -in s.der
 check "libtasn1 reads it by the module" asn1Decoding "$MODULE" s.der VNVRAM.Stream
 matches "and finds IV and MAC" "$OUT" 'name:mac +type:OCT_STR +value:[0-9a-f]{64}$'
+check "another program, made from the format's page alone, opens it" python3 -B "$HERE/independent_der.py" s.der "${KEY#key=}" random
+cp "$OUT" opened
+check "and finds the content" cmp opened files/random
+check_exit 1 "but not with another key" python3 -B "$HERE/independent_der.py" s.der "${OTHER#key=}" random
 check "export again" "$VNVRAM" export --der -o "$KEY" s.img s2.der
 check "two streams of one image share no ciphertext" bash -c '! cmp -s s.der s2.der'
 check_exit 6 "export without the key" "$VNVRAM" export --der s.img no.der
