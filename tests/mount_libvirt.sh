@@ -131,6 +131,15 @@ identity() {
     mounted "$IMG" "$D" -o allow_other && [ "$r" -eq 0 ] && cat "$TMP/ek.pub" "$TMP/ek.cert" | sha256sum
 }
 
+# The hook of contrib/, which leaves alone what is not its own.
+mkdir -p "$TMP/etc/hooks/qemu.d" "$TMP/bin"
+ln -s "$VNVRAM" "$TMP/bin/vnvram"
+PATH=$TMP/bin:$PATH
+install -m 755 "$srcdir/contrib/libvirt/qemu" "$TMP/etc/hooks/qemu.d/vnvram"
+[ -e /etc/fstab ] || skip_all "/etc/fstab is not there to be replaced"
+: >"$TMP/etc/fstab"
+mount --bind "$TMP/etc/fstab" /etc/fstab || exit 99
+
 libvirtd -f /etc/libvirt/libvirtd.conf >"$TMP/libvirtd.out" 2>&1 &
 libvirtd=$!
 wait_until 60 is_up
@@ -200,6 +209,32 @@ is "what there was can be read" "$(hash "$D/.vnvram/previous/tpm2-00.permall")" 
 check "... and restored" cp "$D/.vnvram/previous/tpm2-00.permall" "$D/tpm2-00.permall"
 is "the TPM is the same once more" "$(identity)" "$first"
 check "unmount" unmounted "$D"
+
+# ---- the hook ----------------------------------------------------------------------------------------
+hooked=7d1b5f52-6a3c-4b58-9c1e-0f3f0c6a1d03
+H=/var/lib/libvirt/swtpm/$hooked/tpm2
+new_image "$TMP/vm3.img" >/dev/null
+mkdir -p "$H"
+check "define another machine" define vm3 "$hooked" "$(emulator)"
+echo "$TMP/vm3.img $H vnvram noauto,allow_other 0 0" >"$TMP/etc/fstab"
+check_exit 1 "it does not start while its mount is missing" v start vm3
+matches "... and the hook says why" "$ERR" 'is not mounted'
+is "... and nothing is made beneath it" "$(ls -A "$H")" ""
+check "mount it" mounted "$TMP/vm3.img" "$H" -o allow_other
+check "it starts" v start vm3
+check "with a TPM that has certificates" test "$(stat -c %s "$H/tpm2-00.permall")" -gt 3000
+check "stop" v destroy vm3
+check "start" v start vm3
+check "stop" v destroy vm3
+check "undefine" v undefine vm3
+check "define it again" define vm3 "$hooked" "$(emulator)"
+check_exit 1 "no new TPM in place of one whose state is gone" v start vm3
+matches "... and the hook says what to do" "$ERR" 'previous'
+check "bring it back" cp "$H/.vnvram/previous/tpm2-00.permall" "$H/tpm2-00.permall"
+check "it starts" v start vm3
+check "stop" v destroy vm3
+check "undefine" v undefine vm3
+check "unmount" wait_until 30 unmounted "$H"
 
 # ---- the external backend ----------------------------------------------------------------------------
 S=$TMP/external.sock
