@@ -140,10 +140,14 @@ release_image(struct mount *m, bool back)
 static int
 take_image(struct mount *m, unsigned wait_ms)
 {
-    bool was_here = store_where(m->store) == STORE_HERE;
+    enum store_place was = store_where(m->store);
     int r = fs_take(m->fs, wait_ms);
+    uint64_t ino = 0;
 
-    if (r == 0 && !was_here)
+    /* Who had a file open while it was another daemon's sees what it is now. */
+    while (r == 0 && was == STORE_INCOMING && fs_next_file(m->fs, &ino))
+        session_forget(m->session, ino);
+    if (r == 0 && was != STORE_HERE)
         report_at(REPORT_NOTICE, 0, "%s: taken: nobody else has it", m->image);
     return r;
 }

@@ -196,12 +196,13 @@ file_take(struct dev *d, unsigned wait_ms)
     unsigned next = 0;
     int r;
 
-    file_release(d);
     if (!f->reopen)
         return report(-EOPNOTSUPP, "%s: cannot be opened again", d->name);
     r = f->reopen(f->reopen_arg, wait_ms, &files);
     if (r < 0)
         return r;
+    file_begin(d); /* somebody may be trying to commit, in vain */
+    file_release(d);
     f->fd = files.fds[next++];
     if (files.claimed)
         f->claim = files.fds[next++];
@@ -213,6 +214,7 @@ file_take(struct dev *d, unsigned wait_ms)
     d->read_only = false;
     if (f->lease)
         lease_use(f->lease, f->fd);
+    file_end(d);
     return 0;
 }
 

@@ -43,6 +43,9 @@ int fs_start(struct fs *fs, struct cmddev *tpm);
  * mount lives.  From any thread, but not under a lock that requests need. */
 int fs_release(struct fs *fs, bool back);
 int fs_take(struct fs *fs, unsigned wait_ms);
+/* The inode number after *@ino (0: the first) of a file, with or without a name; false at the end.
+ */
+bool fs_next_file(struct fs *fs, uint64_t *ino);
 /* For fuse_session_new(); the session's userdata is the struct fs. */
 const struct fuse_lowlevel_ops *fs_lowlevel_ops(void);
 /* Before fs_finish(), and only when the session has ended because nobody had a file open any more:

@@ -483,6 +483,18 @@ nodes_next(struct nodes *ns, uint64_t after, struct node_stat *st, char name[NAM
     return true;
 }
 
+bool
+nodes_next_id(struct nodes *ns, uint64_t *id)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+    size_t at = id_place(ns, *id + 1);
+
+    if (at == ns->n_ids)
+        return false;
+    *id = ns->by_id[at]->id;
+    return true;
+}
+
 /* One byte a slot: whether it is taken, by a committed entry, a promise or a file as it is now. */
 static int
 map_slots(struct nodes *ns, uint32_t slots, uint8_t **out)

@@ -79,7 +79,8 @@ int nodes_sync(
 /* The file with the least id above @after, for listing; ids never change.  False at the end. */
 bool nodes_next(struct nodes *ns, uint64_t after, struct node_stat *st,
                 char name[NAME_MAX_LEN + 1]);
-void nodes_listed(struct nodes *ns); /* moves the directory's atime on */
+bool nodes_next_id(struct nodes *ns, uint64_t *id); /* the same, with those without a name */
+void nodes_listed(struct nodes *ns);                /* moves the directory's atime on */
 
 struct nodes_space {
     uint64_t bytes, bytes_free; /* capacity of all slots, and of those nobody has taken */

@@ -1087,6 +1087,17 @@ fs_take(struct fs *fs, unsigned wait_ms)
     return nodes_take(fs->nodes, wait_ms);
 }
 
+bool
+fs_next_file(struct fs *fs, uint64_t *ino)
+{
+    uint64_t id = *ino < INO_FIRST_FILE ? 0 : *ino - INO_FIRST_FILE;
+
+    if (!nodes_next_id(fs->nodes, &id))
+        return false;
+    *ino = id + INO_FIRST_FILE;
+    return true;
+}
+
 void
 fs_close_all(struct fs *fs)
 {

@@ -291,6 +291,13 @@ session_ended_orderly(const struct session *se)
     return se->gone && mountinfo_each_in(se->mounts_fd, is_mounted, (void *)se) == 0;
 }
 
+/* A file that nobody looked up is none to the kernel, and that is fine. */
+void
+session_forget(struct session *se, uint64_t ino)
+{
+    fuse_lowlevel_notify_inval_inode(se->fuse, ino, 0, 0);
+}
+
 /* ---- ending --------------------------------------------------------------------------------- */
 
 int

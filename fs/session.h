@@ -29,6 +29,8 @@ int session_end_fd(const struct session *se);
 /* Whether it ended because nothing used the mount any more: all that clients sent has been served.
  */
 bool session_ended_orderly(const struct session *se);
+/* The kernel drops what it has cached of a file.  Call it with no lock that requests need. */
+void session_forget(struct session *se, uint64_t ino);
 /* Detaches the mount from the host as `umount -l` would, without the FUSE descriptor being closed;
  * the session ends when the last reference goes.  The workers serve meanwhile.  Errors are
  * reported. */

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import mmap
 import os
 import shutil
 import signal
@@ -541,22 +542,26 @@ class Tests:
         self.equal("by hand: release", (control(a, b"release\n"), a.place), (None, "released"))
         self.equal("by hand: and back", (control(a, b"take"), a.place), (None, "here"))
         held = os.open(b.d.path("note"), os.O_RDWR)
-        a.d.write("note", b"three, longer", True)
+        shared = mmap.mmap(held, 3, access=mmap.ACCESS_READ)
+        self.equal("by hand: what is mapped", (shared[:], os.pread(held, 99, 0)), (b"two", b"two"))
+        a.d.write("note", b"tri", True)
         a.d.write("more", b"more", True)
         self.equal("by hand: one writes to what is to come", refused(lambda: os.write(held, b"x")), "EROFS")
         control(a, b"release")
         self.equal("by hand: the other takes it", (control(b, b"take"), b.place), (None, "here"))
-        self.equal("by hand: ... as it is now", (b.d.read("note"), b.d.read("more"), sorted(os.listdir(b.d.mnt))),
-                   (b"three, longer", b"more", ["more", "note"]))
-        self.equal("by hand: ... for open files, too", os.pread(held, 99, 0), b"three, longer")
-        os.pwrite(held, b"THREE", 0)
+        self.equal("by hand: what is mapped is as it is now", shared[:], b"tri")
+        shared.close()
+        self.equal("by hand: ... and what is open", os.pread(held, 99, 0), b"tri")
+        self.equal("by hand: ... and all files", (b.d.read("note"), b.d.read("more"), sorted(os.listdir(b.d.mnt))),
+                   (b"tri", b"more", ["more", "note"]))
+        os.pwrite(held, b"TRI", 0)
         os.close(held)
         self.equal("by hand: who let go is late", control(a, b"take"), "EBUSY")
         self.equal("by hand: unmount", b.unmount(), 0)
         self.equal("by hand: ... and stale", control(a, b"take"), "ESTALE")
         self.equal("by hand: it ends well", (a.unmount(), p.verdict()), (0, 0))
         last = p.side("last").mount("ro")
-        self.equal("by hand: all is there", last.d.read("note"), b"THREE, longer")
+        self.equal("by hand: all is there", last.d.read("note"), b"TRI")
         last.unmount()
 
     @staticmethod
