@@ -154,11 +154,19 @@ class Daemon:
 
     def pids(self):
         """All processes that were given this image."""
-        found = []
+        return self.processes(self.image)
+
+    def mount_pids(self):
+        """Those that serve this mount; another mount may have the image, too."""
+        return self.processes(self.image, self.mnt)
+
+    @staticmethod
+    def processes(*words):
+        wanted, found = {w.encode() for w in words}, []
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open("/proc/%s/cmdline" % pid, "rb") as f:
-                    if self.image.encode() not in f.read().split(b"\0"):
+                    if not wanted <= set(f.read().split(b"\0")):
                         continue
                 with open("/proc/%s/stat" % pid) as f:
                     if f.read().rpartition(")")[2].split()[0] not in "ZX":

@@ -122,23 +122,26 @@ class Rig:
 
 # ---- vnvram -----------------------------------------------------------------------------------------
 class Machine:
-    """An image, its mount, and the QEMU that uses its TPM."""
+    """An image, its mount, and the QEMU that uses its TPM.  Another machine's image, if @shared."""
 
-    def __init__(self, rig, name, profile="tpm", mount=()):
-        self.rig, self.name, self.words = rig, name, list(mount)
+    def __init__(self, rig, name, profile="tpm", shared=None):
+        self.rig, self.name = rig, name
         self.dir = os.path.join(rig.dir, name)
         os.makedirs(self.dir)
         self.ctrl = os.path.join(self.dir, "ctrl")
         self.daemon = Daemon(rig.program, self.dir)
         self.qemus = []
-        self.must(self.daemon.format("--profile", profile), "format")
+        if shared:
+            self.daemon.image = shared.daemon.image
+        else:
+            self.must(self.daemon.format("--profile", profile), "format")
 
     def must(self, code, what):
         if code:
             raise Problem("%s: %s: exit %d: %s" % (self.name, what, code, self.daemon.said))
 
     def mount(self, *words):
-        self.must(self.daemon.mount("tpm=2.0", "ctrl=" + self.ctrl, *self.words, *words), "mount")
+        self.must(self.daemon.mount("tpm=2.0", "ctrl=" + self.ctrl, *words), "mount")
         self.daemon.let_go()  # or the mount stays for us
 
     def status(self):
@@ -160,7 +163,7 @@ class Machine:
 
     def has_ended(self):
         """The mount went by itself, and so did all who served it."""
-        return wait_until(lambda: not self.daemon.mounted() and not self.daemon.pids(), DEADLINE)
+        return wait_until(lambda: not self.daemon.mounted() and not self.daemon.mount_pids(), DEADLINE)
 
     def is_clean(self):
         return self.daemon.check() == 0
@@ -168,8 +171,8 @@ class Machine:
     def kill(self, which="pid"):
         pid = self.status()[which]
         os.kill(pid, signal.SIGKILL)
-        if not wait_until(lambda: not self.daemon.pids(), DEADLINE):
-            raise Problem("%s: kill -9 leaves processes behind: %s" % (self.name, self.daemon.pids()))
+        if not wait_until(lambda: not self.daemon.mount_pids(), DEADLINE):
+            raise Problem("%s: kill -9 leaves processes: %s" % (self.name, self.daemon.mount_pids()))
 
 
 # ---- QEMU -------------------------------------------------------------------------------------------
@@ -184,20 +187,32 @@ class Stream:
     def write(self, text):
         self.socket.sendall(text.encode())
 
-    def line(self, seconds=DEADLINE):
-        end = time.monotonic() + seconds
+    def read(self, seconds):
+        """More of it.  False: that was all."""
+        if not select.select([self.socket], [], [], max(0, seconds))[0]:
+            raise Problem("no answer in time; so far: %r" % self.rest)
+        try:
+            more = self.socket.recv(65536)
+        except ConnectionResetError:
+            more = b""
+        self.rest += more
+        return bool(more)
+
+    def line(self):
+        end = time.monotonic() + DEADLINE
         while b"\n" not in self.rest:
-            if not select.select([self.socket], [], [], max(0, end - time.monotonic()))[0]:
-                raise Problem("no answer for %d s; so far: %r" % (seconds, self.rest))
-            try:
-                more = self.socket.recv(65536)
-            except ConnectionResetError:
-                more = b""
-            if not more:
+            if not self.read(end - time.monotonic()):
                 raise Problem("QEMU has gone")
-            self.rest += more
         line, _, self.rest = self.rest.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")
+
+
+    def follow(self, other):
+        """It begins with what @other, which has ended, still said: a line may be half here and half
+        there."""
+        while other.read(DEADLINE):
+            pass
+        self.rest = other.rest + self.rest
 
 
 class Qemu:

@@ -7,6 +7,7 @@ kill -9.
 MODEL is QEMU's device: tpm-tis, tpm-crb."""
 import hashlib
 import os
+import signal
 import sys
 
 from guestkit import DEADLINE, Problem, Rig, Tap, wait_until
@@ -130,39 +131,83 @@ class Story:
         q.migrate("exec:cat >" + state)
         self.check("suspended", q.quit())
         self.ends("suspended", self.machine)
-        self.machine.mount()
+        self.machine.mount("terminate")
         self.qemu = self.machine.qemu(self.model, "-incoming", "exec:cat " + state)
         self.qemu.wait_for("query-status", "paused", "prelaunch")
         self.qemu.qmp("cont")
         self.goes_on("resumed")
 
-    def target(self, name):
-        machine = self.rig.machine("%s-%s" % (self.model, name))
-        machine.mount()
+    def target(self, name, shared=None):
+        machine = self.rig.machine("%s-%s" % (self.model, name), shared=shared)
+        # a QEMU that has sent the TPM a command before it stopped may quit without a word
+        machine.mount("terminate", *(["incoming"] if shared else []))
         uri = "unix:" + os.path.join(machine.dir, "migration")
         return machine, machine.qemu(self.model, "-incoming", uri), uri
 
-    def migrate(self):
-        source = self.machine
-        self.machine, target, uri = self.target("target")
+    def see(self, line):
+        """An increment that the guest tells of: the one after the last."""
+        if line != str(self.counter + 1):
+            raise Problem("the counter: %d, then %s" % (self.counter, line))
+        self.counter += 1
+
+    def begin_work(self):
+        """Has the guest increment all the time."""
+        goal, started = self.counter + RUN, False
+        self.qemu.start("tpmclient nv-run %s & run=$!" % COUNTER)
+        while self.counter < goal or not started:
+            line = self.qemu.serial.line()
+            if line == "= 0":
+                started = True
+            else:
+                self.see(line)
+
+    def end_work(self, name):
+        goal = self.counter + RUN
+        while self.counter < goal:
+            self.see(self.qemu.serial.line())
+        text, status = self.qemu.ask("{ kill $run; wait $run; } 2>/dev/null")
+        for line in text.splitlines():
+            self.see(line)
+        self.equal(name + ": the guest worked on", status, 128 + signal.SIGTERM)
+        self.counted(name)
+
+    def counted(self, name):
+        """No less than was acknowledged; one more may have been made."""
+        count = int(self.qemu.tpm("nv-count " + COUNTER))
+        self.check(name + ": the counter has each acknowledged increment",
+                   self.counter <= count <= self.counter + 1, "%d, then %d" % (self.counter, count))
+        self.counter = count
+
+    def migrate(self, name, shared):
+        """Live: the guest increments all the time."""
+        source, name = self.machine, "migrated to " + name
+        self.machine, target, uri = self.target("target%d" % len(self.rig.machines), source if shared else None)
+        self.begin_work()
         self.qemu.migrate(uri)
         target.qmp("cont")
         target.wait_for("query-status", "running")
-        self.check("migrated", self.qemu.quit())
-        self.ends("migrated: its source", source)
+        self.check(name + ": the source ends", self.qemu.quit())
+        self.check(name + ": and its mount with it", source.has_ended())
+        if not shared:
+            self.check(name + ": its image is clean", source.is_clean(), source.daemon.said)
+        target.serial.follow(self.qemu.serial)
         self.qemu = target
-        self.goes_on("migrated")
+        self.end_work(name)
+        self.goes_on(name)
 
-    def failing_migration(self):
-        """Its target's TPM dies: it cannot take the state, and the source goes on."""
-        machine, target, uri = self.target("dead-target")
+    def migrate_in_vain(self, name, shared):
+        """The target's TPM dies: it cannot take the state, and the source goes on."""
+        machine, target, uri = self.target("dead%d" % len(self.rig.machines), self.machine if shared else None)
+        name = "not migrated to " + name
         for q in self.qemu, target:
             q.qmp("migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
         machine.kill()
-        self.equal("a migration fails", self.qemu.migrate(uri, "failed"), "failed")
-        self.check("its target has gone", wait_until(lambda: target.process.poll() is not None, DEADLINE))
+        self.begin_work()
+        self.equal(name + ": it fails", self.qemu.migrate(uri, "failed"), "failed")
+        self.check(name + ": the target has gone", wait_until(lambda: target.process.poll() is not None, DEADLINE))
         self.qemu.wait_for("query-status", "running")
-        self.goes_on("not migrated")
+        self.end_work(name)
+        self.goes_on(name)
 
     def run_counter(self):
         """Has the guest increment; returns when some are acknowledged."""
@@ -171,11 +216,7 @@ class Story:
             self.counter = int(self.qemu.serial.line())
 
     def after_kill(self, name):
-        """No less than was acknowledged; one more may have been made."""
-        count = int(self.qemu.tpm("nv-count " + COUNTER))
-        self.check(name + ": the counter has each acknowledged increment",
-                   self.counter <= count <= self.counter + 1, "%d, then %d" % (self.counter, count))
-        self.counter = count
+        self.counted(name)
         self.started_anew(name)
 
     def kill_vnvram(self, which):
@@ -212,8 +253,9 @@ class Story:
         self.reboot()
         self.power_off()
         self.suspend()
-        self.migrate()
-        self.failing_migration()
+        for name, shared in ("another image", False), ("the same image", True):
+            self.migrate_in_vain(name, shared)
+            self.migrate(name, shared)
         self.kill_vnvram("daemon")
         self.kill_vnvram("TPM")
         self.kill_qemu()

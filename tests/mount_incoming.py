@@ -106,15 +106,7 @@ class Side:
         return found
 
     def pids(self):
-        found = []
-        for pid in self.d.pids():
-            try:
-                with open("/proc/%d/cmdline" % pid, "rb") as f:
-                    if self.d.mnt.encode() in f.read().split(b"\0"):
-                        found.append(pid)
-            except (FileNotFoundError, ProcessLookupError):
-                pass  # it has just gone
-        return found
+        return self.d.mount_pids()
 
     def kill(self, which="pid"):
         os.kill(self.d.status()[which], signal.SIGKILL)
