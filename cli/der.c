@@ -79,8 +79,7 @@ make_stream(struct vault **stream, const struct parcels *p, const struct parcel_
         };
         strcpy(entries[i].name, x->name);
     }
-    r = der_write(stream, &h, entries, p->n, s);
-    return r == -ENOMEM ? report(r, "out of memory") : r;
+    return der_write(stream, &h, entries, p->n, s);
 }
 
 static int
@@ -192,9 +191,7 @@ gather_stream(struct parcels *p, struct der_head *h, struct options *o, const ch
     if (r < 0)
         return r;
     r = h->sealed ? open_sealed(h, o, path, &s) : open_plain(o, path, &s);
-    if (r == 0)
-        r = der_read(stream->bytes, stream->len, path, s, gather_entry, p);
-    return r == -ENOMEM ? report(r, "out of memory") : r;
+    return r < 0 ? r : der_read(stream->bytes, stream->len, path, s, gather_entry, p);
 }
 
 int

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "der/node.h"
+#include "base/report.h"
 #include "base/scope.h"
 #include <errno.h>
 #include <stdio.h>
@@ -9,11 +10,17 @@ extern const asn1_static_node vnvram_asn1[]; /* made from doc/vnvram.asn1 */
 
 enum { CONSTRUCTED = 0x20, DEPTH = 8, NUMBER = 8, LENGTH_MAX = 1 + sizeof(long), MODULE_NAME = 64 };
 
+static int
+no_memory(void)
+{
+    return report(-ENOMEM, "out of memory");
+}
+
 static void
 fail(int asn1, int *r)
 {
     if (asn1 != ASN1_SUCCESS && *r == 0)
-        *r = -ENOMEM;
+        *r = no_memory();
 }
 
 void
@@ -105,15 +112,17 @@ node_get_bytes(asn1_node node, const char *field, void *bytes, size_t n)
     return node_get_some(node, field, bytes, n, &got) && got == n;
 }
 
-bool
+int
 node_get_vault(asn1_node node, const char *field, struct vault **v)
 {
-    int len = 0, got = asn1_read_value(node, field, NULL, &len);
+    int len = 0, got = asn1_read_value(node, field, NULL, &len), r;
 
-    if ((got != ASN1_SUCCESS && got != ASN1_MEM_ERROR) || len < 0 ||
-        vault_new(v, (size_t)len, false) < 0)
-        return false;
-    return len == 0 || node_get_bytes(node, field, (*v)->bytes, (size_t)len);
+    if ((got != ASN1_SUCCESS && got != ASN1_MEM_ERROR) || len < 0)
+        return -EUCLEAN;
+    r = vault_new(v, (size_t)len, false);
+    if (r < 0)
+        return r;
+    return len == 0 || node_get_bytes(node, field, (*v)->bytes, (size_t)len) ? 0 : -EUCLEAN;
 }
 
 bool
@@ -134,14 +143,14 @@ node_encode(asn1_node node, struct vault *out, size_t *used)
     int len = 0, r = asn1_der_coding(node, "", NULL, &len, NULL);
 
     if (r != ASN1_MEM_ERROR || len <= 0)
-        return -ENOMEM;
+        return no_memory();
     if (out->len < *used + (size_t)len) {
         r = vault_grow(out, *used + (size_t)len + *used / 2);
         if (r < 0)
             return r;
     }
     if (asn1_der_coding(node, "", out->bytes + *used, &len, NULL) != ASN1_SUCCESS)
-        return -ENOMEM;
+        return no_memory();
     *used += (size_t)len;
     return 0;
 }
@@ -207,8 +216,8 @@ node_decode(asn1_node *node, const char *type, const struct span *der)
     if (r < 0)
         return r;
     r = asn1_der_decoding2(node, der->p, &len, ASN1_DECODE_FLAG_STRICT_DER, NULL);
-    if (r == ASN1_MEM_ALLOC_ERROR)
-        return -ENOMEM;
+    if (r == ASN1_MEM_ALLOC_ERROR || r == ASN1_MEM_ERROR)
+        return no_memory();
     return r == ASN1_SUCCESS ? 0 : -EUCLEAN;
 }
 

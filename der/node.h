@@ -3,7 +3,7 @@
  * and the cutting of DER into such values without holding all of it there.
  *
  * put_ functions remember the first failure in *@r, so that a whole value can be filled before it
- * is looked at; -ENOMEM is all that can go wrong. */
+ * is looked at; -ENOMEM is all that can go wrong.  Wherever it does, it has been reported. */
 #ifndef VNVRAM_DER_NODE_H
 #define VNVRAM_DER_NODE_H
 
@@ -33,7 +33,7 @@ bool node_get_number(asn1_node node, const char *field, int64_t *value);
 bool node_get_bytes(asn1_node node, const char *field, void *bytes, size_t n); /* exactly @n */
 /* At most @max bytes. */
 bool node_get_some(asn1_node node, const char *field, void *bytes, size_t max, size_t *n);
-bool node_get_vault(asn1_node node, const char *field, struct vault **v);
+int node_get_vault(asn1_node node, const char *field, struct vault **v); /* 0, -EUCLEAN, -ENOMEM */
 bool node_chose(asn1_node node, const char *field, const char *alternative);
 
 /* Appends the value's DER to the first *@used bytes of @out. */

@@ -36,12 +36,21 @@ cover_entry(struct cover *c, uint32_t index, const struct der_entry *e, const ui
     c->iov[4] = (struct iovec){(void *)(uintptr_t)data->p, data->n};
 }
 
+/* Of a sealer's operation; it has not said what was wrong. */
+static int
+tell(int r)
+{
+    return r < 0 && r != -EUCLEAN && r != -EBADMSG
+               ? report(r, "the sealing failed: %s", errno_text(r))
+               : r;
+}
+
 static int
 body_tag(struct sealer *s, const struct span *body, uint8_t tag[SEAL_TAG_SIZE])
 {
     const struct iovec iov = {(void *)(uintptr_t)body->p, body->n};
 
-    return s->ops->tag(s, SEAL_DIRECTORY, &iov, 1, tag);
+    return tell(s->ops->tag(s, SEAL_DIRECTORY, &iov, 1, tag));
 }
 
 void
@@ -173,12 +182,12 @@ seal_content(asn1_node node, uint32_t index, const struct der_entry *e, struct s
     if (e->len)
         memcpy(v->bytes, e->data, e->len);
     data.p = v->bytes;
-    r = s->ops->new_iv(s, iv);
+    r = tell(s->ops->new_iv(s, iv));
     if (r == 0 && data.n)
-        r = s->ops->encrypt(s, iv, v->bytes, data.n);
+        r = tell(s->ops->encrypt(s, iv, v->bytes, data.n));
     cover_entry(&c, index, e, iv, &data);
     if (r == 0)
-        r = s->ops->tag(s, SEAL_BANK, c.iov, COVER_PARTS, tag);
+        r = tell(s->ops->tag(s, SEAL_BANK, c.iov, COVER_PARTS, tag));
     if (r == 0)
         put_content(node, &data, iv, tag, &r);
     return r;
@@ -559,10 +568,10 @@ unseal(asn1_node node, uint32_t index, const struct der_entry *e, struct sealer 
         !node_get_bytes(node, "content.sealed.mac", tag, sizeof tag) || v->len % SEAL_BLOCK)
         return -EUCLEAN;
     cover_entry(&c, index, e, iv, &data);
-    r = sealer_verify(s, SEAL_BANK, c.iov, COVER_PARTS, tag);
+    r = tell(sealer_verify(s, SEAL_BANK, c.iov, COVER_PARTS, tag));
     if (r < 0)
         return r;
-    r = v->len ? s->ops->decrypt(s, iv, v->bytes, v->len) : 0;
+    r = v->len ? tell(s->ops->decrypt(s, iv, v->bytes, v->len)) : 0;
     if (r == 0 && (v->len < e->len || v->len - e->len >= SEAL_BLOCK ||
                    !bytes_are_zero(v->bytes + e->len, v->len - e->len)))
         r = -EUCLEAN;
@@ -577,16 +586,19 @@ get_content(asn1_node node, uint32_t index, struct der_entry *e, struct sealer *
     const bool sealed = s->ops->mode != SEAL_NONE;
     AUTO(vault_freep) struct vault *v = NULL;
     uint32_t crc;
-    int r = 0;
+    int r;
 
-    if (!node_chose(node, "content", sealed ? "sealed" : "plain") ||
-        !node_get_vault(node, sealed ? "content.sealed.data" : "content.plain", &v) ||
-        !get_u32(node, "crc32", &crc) || crc != crc32_of(v->bytes, v->len))
+    if (!node_chose(node, "content", sealed ? "sealed" : "plain") || !get_u32(node, "crc32", &crc))
+        return -EUCLEAN;
+    r = node_get_vault(node, sealed ? "content.sealed.data" : "content.plain", &v);
+    if (r < 0)
+        return r;
+    if (crc != crc32_of(v->bytes, v->len))
         return -EUCLEAN;
     if (sealed)
         r = unseal(node, index, e, s, v);
-    else if (v->len != e->len)
-        r = -EUCLEAN;
+    else
+        r = v->len == e->len ? 0 : -EUCLEAN;
     if (r == 0)
         *content = steal(&v);
     return r;
@@ -651,9 +663,11 @@ der_read(const uint8_t *buf, size_t len, const char *source, struct sealer *s, d
     if (h.sealed != (s->ops->mode != SEAL_NONE))
         return -EINVAL;
     iov = (struct iovec){(void *)(uintptr_t)p.body.p, p.body.n};
-    r = sealer_verify(s, SEAL_DIRECTORY, &iov, 1, p.tag);
-    if (r < 0)
+    r = tell(sealer_verify(s, SEAL_DIRECTORY, &iov, 1, p.tag));
+    if (r == -EUCLEAN || r == -EBADMSG)
         return report(r, "%s: %s", source,
                       h.sealed ? "it is not what was sealed" : "its digest is wrong");
+    if (r < 0)
+        return r;
     return read_entries(p.entries, source, s, sink, arg);
 }

@@ -44,7 +44,7 @@ int der_write(struct vault **out, const struct der_head *head, struct der_entry 
 
 /* Reads what the stream says of itself, from @len untrusted bytes: nothing of it is authenticated.
  * Reports, calling it @source: -EMEDIUMTYPE (no such stream), -ERANGE (it is cut off),
- * -EPROTONOSUPPORT (a newer version), -EUCLEAN (damaged; not DER). */
+ * -EPROTONOSUPPORT (a newer version), -EUCLEAN (damaged; not DER), -ENOMEM. */
 int der_read_head(struct der_head *head, const uint8_t *buf, size_t len, const char *source);
 
 /* Hands out each entry with its content, which @sink may steal.  A negative return ends it. */
