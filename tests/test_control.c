@@ -109,6 +109,11 @@ struct fixture {
     pthread_cond_t changed;
     enum tpm_state state;
     bool answered;
+
+    /* The daemon, as far as it moves the image: what was asked of it, and what it answers. */
+    char moves[16];
+    unsigned wait_ms;
+    int move_r;
 };
 
 /* ---- the process -----------------------------------------------------------------------------
@@ -136,6 +141,21 @@ on_done(void *arg, int r, const uint8_t *resp, size_t len)
     f->answered = true;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
+}
+
+/* On the link's thread; whoever asked waits for the answer. */
+static int
+on_move(void *arg, enum tpm_move move, unsigned wait_ms)
+{
+    struct fixture *f = arg;
+    size_t n = strlen(f->moves);
+
+    if (n + 1 == sizeof f->moves)
+        return -EOVERFLOW;
+    f->moves[n] = move == TPM_TAKE ? 't' : move == TPM_RELEASE ? 'r' : 'g';
+    f->moves[n + 1] = '\0';
+    f->wait_ms = wait_ms;
+    return f->move_r;
 }
 
 static bool
@@ -202,6 +222,8 @@ start_as(struct fixture *f, const struct tpm_options *opt)
     f->state = TPM_STATE_STARTING;
     assert_int_equal(tpm_process_fork(opt, &pid, &fd), 0);
     assert_int_equal(tpm_link_new(&f->link, fd, pid, on_event, f), 0);
+    if (opt->moves)
+        tpm_link_on_move(f->link, on_move);
     assert_int_equal(fstat(f->fd, &st), 0);
     assert_int_equal(tpm_link_start(f->link, &(struct tpm_start){.path = f->dir,
                                                                  .dev = st.st_dev,
@@ -1353,6 +1375,126 @@ a_tpm_goes_to_another_host(void **state)
 }
 
 static void
+expect_moves(struct fixture *f, const char *moves)
+{
+    assert_string_equal(f->moves, moves);
+    f->moves[0] = '\0';
+}
+
+static void
+start_moving(struct fixture *f, bool incoming)
+{
+    struct tpm_options opt = version_2(f);
+
+    opt.moves = true;
+    opt.incoming = incoming;
+    opt.startup = TPM_STARTUP_NONE;
+    start_as(f, &opt);
+}
+
+static void
+the_last_blob_lets_the_image_go(void **state)
+{
+    struct fixture *f = *state;
+    size_t len;
+
+    start_moving(f, false);
+    attach_and_start(f);
+    for (uint8_t type = 1; type <= 2; type++)
+        assert_int_equal(get_blob(f, type, 0, &len), 0);
+    expect_moves(f, "");
+    f->move_r = -EIO;
+    assert_int_equal(get_blob(f, 3, 0, &len), 0x1f); /* it stays here then */
+    expect_moves(f, "r");
+    assert_int_equal(RUN(f, event_16), 0);
+    expect_moves(f, "");
+    f->move_r = 0;
+    assert_int_equal(get_blob(f, 3, 0, &len), 0x800);
+    assert_int_equal(get_blob(f, 3, 0, &len), 0x800);
+    expect_moves(f, "r");
+    assert_int_equal(RUN(f, event_16), 0); /* takes it back */
+    assert_int_equal(RUN(f, event_16), 0);
+    expect_moves(f, "t");
+}
+
+/* Nothing is stored, not even by shutting down, while it is elsewhere. */
+static void
+a_tpm_whose_image_has_gone_fails_until_it_comes_back(void **state)
+{
+    struct fixture *f = *state;
+    struct stat before, after;
+    size_t len;
+
+    start_moving(f, false);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, nv_define), 0);
+    assert_int_equal(get_blob(f, 3, 0, &len), 0x800);
+    expect_moves(f, "r");
+    assert_int_equal(fstatat(f->fd, "tpm2-00.permall", &before, 0), 0);
+    f->move_r = -EBUSY;
+    assert_int_equal(RUN(f, nv_write), RC_FAILURE);
+    EXPECT(f, CODE(0x0a), RESULT(0x1f)); /* STORE_VOLATILE */
+    EXPECT(f, CODE(0x06), RESULT(0x1f)); /* HASH_START */
+    EXPECT(f, CODE(0x13, WORD(7)), RESULT(0x1f));
+    assert_int_equal(f->wait_ms, 70);
+    expect_moves(f, "tttt");
+    EXPECT(f, CODE(4), BYTES(WORD(0), 0, 0, 0, 0)); /* what asks only goes on */
+    expect_moves(f, "");
+    EXPECT(f, CODE(0x13, 0xff, 0xff, 0xff, 0xff), RESULT(0x1f));
+    assert_int_equal(f->wait_ms, TPM_MOVE_MAX_MS);
+    EXPECT(f, CODE(2, WORD(0)), RESULT(0x1f));
+    EXPECT(f, CODE(0x0e), OK);
+    assert_int_equal(fstatat(f->fd, "tpm2-00.permall", &after, 0), 0);
+    assert_memory_equal(&before.st_mtim, &after.st_mtim, sizeof before.st_mtim);
+    f->move_r = 0;
+    f->moves[0] = '\0';
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    expect_moves(f, "t");
+    assert_int_equal(RUN(f, startup_clear), 0);
+    assert_int_equal(RUN(f, nv_write), 0);
+}
+
+static void
+who_waits_for_a_machine_does_nothing_before_it_comes(void **state)
+{
+    struct fixture *f = *state;
+    AUTO_FREE uint8_t *permanent = NULL, *running = NULL;
+    size_t permanent_len, running_len;
+
+    start(f);
+    attach_and_start(f);
+    permanent = take_blob(f, 1, &permanent_len);
+    running = take_blob(f, 2, &running_len);
+    end_in_order(f); /* the state there is another one since: it was shut down */
+    start_moving(f, true);
+    dial(f);
+    set_data_fd(f);
+    EXPECT(f, CODE(2, WORD(0)), RESULT(0x1f));
+    assert_int_equal(RUN(f, read_clock), RC_FAILURE);
+    assert_int_equal(set_blob(f, 1, permanent, 10), 3);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    EXPECT(f, CODE(2, WORD(0)), RESULT(0x1f));
+    expect_moves(f, ""); /* a volatile state alone is no machine */
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    EXPECT(f, CODE(2, WORD(1)), RESULT(0x1f));
+    expect_moves(f, "tg"); /* it is not the state that is there */
+    assert_int_equal(unlinkat(f->fd, "tpm2-00.permall", 0), 0);
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    f->move_r = -EBUSY;
+    EXPECT(f, CODE(2, WORD(1)), RESULT(0x1f));
+    expect_moves(f, "t");
+    f->move_r = 0;
+    EXPECT(f, CODE(2, WORD(1)), OK);
+    expect_moves(f, "t");
+    assert_true(exists(f, "tpm2-00.permall"));
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    assert_int_equal(RUN(f, startup_clear), RC_INITIALIZE); /* it goes on */
+}
+
+static void
 a_state_that_makes_no_sense_replaces_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -1482,6 +1624,9 @@ main(void)
         T(init_removes_the_volatile_state_if_asked),
         T(a_blob_can_be_taken_from_any_offset),
         T(a_tpm_goes_to_another_host),
+        T(the_last_blob_lets_the_image_go),
+        T(a_tpm_whose_image_has_gone_fails_until_it_comes_back),
+        T(who_waits_for_a_machine_does_nothing_before_it_comes),
         T(a_state_that_makes_no_sense_replaces_nothing),
         T(a_store_that_fails_fails_the_channel),
         T(a_failure_mode_ends_with_the_power),
