@@ -266,7 +266,8 @@ def is_tpms(name):
 
 
 def detach(directory):
-    ctypes.CDLL(None, use_errno=True).umount2(directory.encode(), 2)
+    if ctypes.CDLL(None, use_errno=True).umount2(directory.encode(), 2) != 0 and os.geteuid() != 0:
+        subprocess.run(["fusermount3", "-uzq", directory], check=False)
 
 
 # ---- TPM 2.0 commands ---------------------------------------------------------------------------
