@@ -17,7 +17,7 @@ start_swtpm() { # DIRECTORY [OPTION...]
     swtpm socket --tpm2 --tpmstate "dir=$1" --server type=unixio,path=sw --ctrl type=unixio,path=sw.ctrl \
         --flags startup-clear "${@:2}" >swtpm.log 2>&1 &
     swtpm_pid=$!
-    wait_until 20 test -S sw.ctrl
+    wait_until 20 swtpm_answers sw.ctrl
 }
 
 stop_swtpm() {

@@ -22,7 +22,7 @@ start_swtpm() { # DIRECTORY|FILE [OPTION...]
     swtpm socket --tpmstate "$where" --server type=unixio,path=sw --ctrl type=unixio,path=sw.ctrl \
         "${@:2}" >swtpm.log 2>&1 &
     swtpm_pid=$!
-    wait_until 20 test -S sw.ctrl
+    wait_until 20 swtpm_answers sw.ctrl
 }
 
 stop_swtpm() {

@@ -12,6 +12,7 @@
 #   mounted IMAGE DIR [OPTION...]  vnvram mount; unmounted again when the script ends, however it ends
 #   unmounted DIR                  vnvram unmount
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
+#   swtpm_answers SOCKET           does swtpm answer on its control socket?  It is there before that
 #   hash FILE                      its SHA-256
 #   loop_on FILE [SECTOR [ro] [partitions]]  prints the loop device that it attaches (sectors of 512 bytes);
 #                                  fails where there are none
@@ -148,6 +149,10 @@ wait_until() {
         [ "$SECONDS" -lt "$deadline" ] || return 1
         sleep 0.02
     done
+}
+
+swtpm_answers() {
+    swtpm_ioctl --unix "$1" -g >/dev/null 2>&1
 }
 
 hash() {

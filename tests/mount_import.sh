@@ -83,7 +83,7 @@ start_swtpm() { # DIRECTORY [OPTION...]
     swtpm socket --tpm2 --tpmstate "dir=$TMP/$1" --server type=unixio,path=sw --ctrl type=unixio,path=sw.ctrl \
         "${@:2}" >swtpm.log 2>&1 &
     helper=$!
-    wait_until 20 test -S sw.ctrl
+    wait_until 20 swtpm_answers sw.ctrl
 }
 
 stop_swtpm() {
@@ -165,7 +165,7 @@ mkdir state12
 swtpm socket --tpmstate "dir=$TMP/state12" --server type=unixio,path=sw12 --ctrl type=unixio,path=sw12.ctrl \
     --flags not-need-init,startup-clear --key "file=$TMP/hex" >swtpm.log 2>&1 &
 helper=$!
-wait_until 20 test -S sw12.ctrl
+wait_until 20 swtpm_answers sw12.ctrl
 swtpm_ioctl --unix sw12.ctrl -s
 wait "$helper"
 helper=

@@ -5,7 +5,7 @@
 . "${srcdir:-.}/tests/lib.sh"
 need_fuse
 need_root
-need openssl python3 setpriv swtpm tpm2_getrandom
+need openssl python3 setpriv swtpm swtpm_ioctl tpm2_getrandom
 
 unseal=$srcdir/tests/independent_unseal.py
 find_keys=$srcdir/tests/find_keys.py
@@ -182,7 +182,7 @@ check "mount for swtpm" with_key "$KEY"
 swtpm socket --tpm2 --tpmstate "dir=$M" --server "type=unixio,path=$TMP/sw" \
     --ctrl "type=unixio,path=$TMP/sw.ctrl" --flags startup-clear >"$TMP/swtpm.log" 2>&1 &
 swtpm_pid=$!
-check "swtpm runs on it" wait_until 20 test -S "$TMP/sw"
+check "swtpm runs on it" wait_until 20 swtpm_answers "$TMP/sw.ctrl"
 is "and is the same TPM" "$(timeout 60 tpm2_nvread -T "swtpm:path=$TMP/sw" -C o -s 8 0x1500018)" MARKERNV
 kill "$swtpm_pid"
 wait "$swtpm_pid" 2>/dev/null

@@ -4,7 +4,7 @@
 . "${srcdir:-.}/tests/lib.sh"
 
 need_fuse
-need tpm2_getrandom swtpm swtpm_setup
+need tpm2_getrandom swtpm swtpm_ioctl swtpm_setup
 
 M=$TMP/mnt
 IMG=$TMP/image
@@ -296,7 +296,7 @@ start_swtpm() { # STATE
     swtpm socket --tpm2 --tpmstate "$1" --server "type=unixio,path=$TMP/sw" \
         --ctrl "type=unixio,path=$TMP/sw.ctrl" --flags startup-clear >"$TMP/swtpm.log" 2>&1 &
     swtpm_pid=$!
-    wait_until 10 test -S "$TMP/sw.ctrl"
+    wait_until 20 swtpm_answers "$TMP/sw.ctrl"
 }
 
 rm -f "$IMG"
