@@ -14,11 +14,12 @@ offers() {
 }
 
 is "a command" "$(offers form)" "format"
-is "a switch" "$(offers format --pro)" "--profile="
+is "a switch" "$(offers format --prof)" "--profile="
 is "a word behind -o" "$(offers format -o key_fi)" "key_file="
 is "the second word behind -o" "$(offers mount -o ro,key_fi)" "ro,key_file="
 is "nothing that is not there" "$(offers format --frob)" ""
 is "an action of key" "$(offers key rem)" "remove"
+is "a word of the key of a clone" "$(offers clone -n key_fi)" "key_file="
 is "a word of its new key" "$(offers key add -n key_fi)" "key_file="
 : >"$TMP/some-image"
 is "a file" "$(offers info "$TMP/some-im")" "$TMP/some-image"
