@@ -49,12 +49,14 @@ mkdir "$TMP/etc"
 mount --bind "$TMP/etc" /etc/libvirt || exit 99
 install -d -o tss -m 750 /var/lib/swtpm-localca
 mkdir -p /var/lib/libvirt /run/lock
-# Its package makes this user when libvirt is set up as a service.
+# Its package makes this user when libvirt is set up as a service.  As there it may use KVM: where QEMU can and this user
+# cannot, libvirt asks QEMU anew what it can do at each step.
 if ! getent passwd libvirt-qemu >/dev/null; then
     cp /etc/passwd /etc/group "$TMP/etc"
-    echo 'libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin' >>"$TMP/etc/passwd"
-    getent group kvm >/dev/null || echo 'kvm:x:64056:' >>"$TMP/etc/group"
+    kvm=$(getent group kvm | cut -d: -f3)
+    [ -n "$kvm" ] || echo 'kvm:x:64056:' >>"$TMP/etc/group"
     echo 'libvirt-qemu:x:64055:' >>"$TMP/etc/group"
+    echo "libvirt-qemu:x:64055:${kvm:-64056}::/var/lib/libvirt:/usr/sbin/nologin" >>"$TMP/etc/passwd"
     for file in passwd group; do
         mount --bind "$TMP/etc/$file" "/etc/$file" || exit 99
     done
