@@ -708,6 +708,31 @@ class Tests:
         stray.qemu.kill()
         self.arrives("QEMU, at last", p, source, self.waiting(p))
 
+    @staticmethod
+    def drive(host):
+        return ("-drive", "if=none,id=v,format=raw,cache=writethrough,file=" +
+                os.path.join(host.side.d.mnt, "vars"),
+                "-device", "virtio-blk-pci,drive=v")
+
+    def qemu_files(self):
+        """A file of the image that QEMU has open for writing goes with it, as OVMF's variables do."""
+        p = self.pair(mount=False)
+        source = Host(p.source, "terminate")
+        source.side.d.write("vars", bytes(1 << 16), True)
+        source.start(*self.drive(source)).qmp("cont")
+        source.has_booted(1)
+        p.targets += 1
+        target = Host(p.side("qemu%d" % p.targets), "incoming", "terminate")
+        target.start("-incoming", "unix:" + os.path.join(target.dir, "migration"), *self.drive(target))
+        self.equal("QEMU: with a file it migrates", self.migrate(source, target), "completed")
+        target.qemu.wait_for("query-status", "paused", "prelaunch", "running")
+        target.qemu.qmp("cont")
+        target.qemu.qmp("human-monitor-command", **{"command-line": 'qemu-io v "write -P 7 0 4096"'})
+        self.equal("QEMU: it writes to the file there", target.side.d.read("vars")[:4097], b"\7" * 4096 + b"\0")
+        self.equal("QEMU: the source's is what it was", source.side.d.read("vars"), bytes(1 << 16))
+        self.check("QEMU: with files both end well", source.ends() and target.ends())
+        self.equal("QEMU: with files the image is clean", p.verdict(), 0)
+
     def qemu_continued(self):
         """A snapshot: what goes out goes nowhere, and the source goes on."""
         p = self.pair(mount=False)
@@ -760,6 +785,7 @@ class Tests:
         self.killed("command", "target", "tpm_pid")
         self.qemu_success()
         self.qemu_failure()
+        self.qemu_files()
         self.qemu_continued()
 
 
