@@ -220,8 +220,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ;
     turn(s);
     control_close(&s->control);
-    for (int i = 0; i < JOB_SOURCES; i++)
+    for (int i = 0; i < JOB_SOURCES; i++) {
+        job_fini(&s->queue.jobs[i]); /* of another client, come in the last turn */
         free(s->queue.answers[i]);
+    }
     pthread_mutex_destroy(&s->queue.lock);
     return 0;
 }
