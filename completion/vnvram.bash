@@ -15,7 +15,7 @@ _vnvram() {
             sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$cur")
     elif [ "$command" = key ] && [ "$COMP_CWORD" -eq 2 ] && [[ $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "add remove change reseal list test destroy" -- "$cur")
-    elif [[ $prev = -o || ($command = @(key|clone) && $prev = -n) ]] && [[ $cur != *=* ]]; then
+    elif [[ $prev = -o || ($command = @(key|clone|export|import) && $prev = -n) ]] && [[ $cur != *=* ]]; then
         before=${cur%"${cur##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" \
             -W "$(_vnvram_options "$command" | sed -n 's/^-o //p')" -- "${cur##*,}")

@@ -22,6 +22,7 @@ is "nothing that is not there" "$(offers format --frob)" ""
 is "an action of key" "$(offers key rem)" "remove"
 is "a word of the key of a clone" "$(offers clone -n key_fi)" "key_file="
 is "a word of its new key" "$(offers key add -n key_fi)" "key_file="
+is "a word of the key of a stream" "$(offers export --der -n key_fi)" "key_file="
 : >"$TMP/some-image"
 is "a file" "$(offers info "$TMP/some-im")" "$TMP/some-image"
 finish
