@@ -104,6 +104,19 @@ find_by_lock(struct holder *h, const struct stat *want)
     return false;
 }
 
+/* One file tells in most cases; looking through all processes takes long where there are many.  But
+ * a lock may have gone from who took it to another process. */
+static bool
+find_quickly(struct holder *h, const struct stat *want)
+{
+    char pid[16];
+
+    if (!find_by_lock(h, want))
+        return false;
+    snprintf(pid, sizeof pid, "%d", (int)h->pid);
+    return process_locks(pid, want);
+}
+
 static void
 read_comm(struct holder *h)
 {
@@ -121,7 +134,7 @@ read_comm(struct holder *h)
 bool
 holder_find(struct holder *h, const struct stat *st)
 {
-    if (!find_by_descriptor(h, st) && !find_by_lock(h, st))
+    if (!find_quickly(h, st) && !find_by_descriptor(h, st) && !find_by_lock(h, st))
         return false;
     read_comm(h);
     return true;

@@ -9,6 +9,8 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
+enum { BUFFER_SIZE = 64 * 1024 };
+
 static void
 scope_fclose(FILE **f)
 {
@@ -125,6 +127,7 @@ mountinfo_each(mountinfo_fn *fn, void *arg)
 int
 mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg)
 {
+    AUTO_FREE char *buffer = malloc(BUFFER_SIZE); /* outlives the stream */
     AUTO_FD int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     AUTO(scope_fclose)
     FILE *in = own >= 0 && lseek(own, 0, SEEK_SET) == 0 ? fdopen(own, "r") : NULL;
@@ -134,6 +137,8 @@ mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg)
     if (!in)
         return -errno;
     steal_fd(&own);
+    if (buffer) /* the kernel walks the list anew for each read */
+        setvbuf(in, buffer, _IOFBF, BUFFER_SIZE);
     while (getline(&line, &size, in) >= 0) {
         struct mount_entry m;
         int r = parse_line(line, &m) ? fn(arg, &m) : 0;

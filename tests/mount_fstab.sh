@@ -16,11 +16,12 @@ fi
 findmnt -rno TARGET -t fuse.vnvram | while read -r dir; do
     umount -l "$dir"
 done
+server=$(cd "$srcdir" && pwd)/tests/nbdserver.py
 cd "$TMP" || exit 99
 
 # Copies of the few programs that are needed: nothing of the host may be reachable below $TMP, which is
 # removed at the end.
-mkdir sbin dir etc sealed gone
+mkdir sbin dir etc sealed gone far
 cp /usr/sbin/mkfs /usr/sbin/fsck sbin/ || exit 99
 for name in mount mkfs fsck; do
     ln -s "$VNVRAM" "sbin/$name.vnvram"
@@ -29,6 +30,7 @@ cat >etc/fstab <<EOT
 # a comment
 $TMP/a.img  $TMP/dir  vnvram  _netdev,x-systemd.requires=network.target,nosuid,nodev,tpm=2.0  0  2
 $TMP/gone.img  $TMP/gone  vnvram  nofail,noauto,x-systemd.before=libvirtd.service,comment=x  0  0
+nbd+unix:///?socket=$TMP/far.sock  $TMP/far  vnvram  noauto,_netdev,reconnect=9  0  0
 $TMP/sealed.img  $TMP/sealed  vnvram  noauto,nofail,_netdev,key_file=$TMP/key  0  0
 EOT
 mount --bind sbin /usr/sbin && mount --bind etc/fstab /etc/fstab || exit 99
@@ -77,6 +79,23 @@ matches "... with the finding" "$ERR" 'key'
 check_exit 32 "a key that is not there fails with mount's code" mount -t vnvram -o key_file=none sealed.img sealed
 check_exit 32 "an image that is not there fails by fstab, too" mount gone
 matches "... and is named" "$ERR" 'gone\.img'
+
+# ---- an NBD server's export --------------------------------------------------------------------------
+truncate -s 5M far.img
+python3 "$server" --socket "$TMP/far.sock" --file far.img &
+pid=$!
+check "an NBD server" wait_until 20 test -S far.sock
+check "mkfs of its export" mkfs -t vnvram "nbd+unix:///?socket=$TMP/far.sock"
+check "mount of it by fstab" mount far
+mounts+=("$TMP/far")
+is "findmnt tells the URI" "$(findmnt -no SOURCE far)" "nbd+unix:///?socket=$TMP/far.sock"
+check "umount" umount far
+check "mount -t vnvram URI" mount -t vnvram "nbd+unix:///?socket=$TMP/far.sock" far -o ro
+check "umount" umount far
+check "fsck of it" fsck.vnvram -a "nbd+unix:///?socket=$TMP/far.sock"
+kill -9 $pid
+check_exit 32 "without its server it is not mounted" mount far
+matches "... and the message says so" "$ERR" 'cannot connect'
 
 # ---- fsck's codes ------------------------------------------------------------------------------------
 check_exit 0 "fsck of a sealed image needs no key" fsck.vnvram -a sealed.img

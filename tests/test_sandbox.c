@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <gcrypt.h>
 #include <linux/capability.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -346,6 +347,83 @@ the_daemon_uses_what_is_open_and_nothing_else(void **state)
     close(c.file);
 }
 
+/* ---- a way back to one server ------------------------------------------------------------------
+ */
+
+static int
+may_reach_a_local_server(void *arg)
+{
+    const struct sandbox_connect local = {.local = true};
+    struct sockaddr_un nobody = {.sun_family = AF_UNIX, .sun_path = "/nobody"};
+    int s;
+
+    (void)arg;
+    HOLDS(daemon_confine(0, false, &local) == 0);
+    s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    HOLDS(s >= 0);
+    FAILS(ENOENT, connect(s, (struct sockaddr *)&nobody, sizeof nobody));
+    FAILS(EPERM, socket(AF_INET, SOCK_STREAM, 0));
+    FAILS(EPERM, socket(AF_UNIX, SOCK_SEQPACKET, 0));
+    FAILS(EPERM, bind(s, (struct sockaddr *)&nobody, sizeof nobody));
+    FAILS(EPERM, openat(AT_FDCWD, "/dev/null", O_RDONLY));
+    HOLDS((sandbox_capabilities() & ~(SANDBOX_CAP(CAP_LEASE) | SANDBOX_CAP(CAP_DAC_OVERRIDE))) ==
+          0);
+    return 0;
+}
+
+static int
+may_reach_a_port(void *arg)
+{
+    const struct sandbox_connect far = {.port = 10809};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(10810), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int s;
+
+    (void)arg;
+    HOLDS(daemon_confine(0, false, &far) == 0);
+    s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    HOLDS(s >= 0);
+    HOLDS(connect(s, (struct sockaddr *)&to, sizeof to) < 0); /* nobody is there, in any case */
+    if (sandbox_landlock_version() >= 4)
+        HOLDS(errno == EACCES);
+    FAILS(EPERM, bind(s, (struct sockaddr *)&to, sizeof to));
+    FAILS(EPERM, socket(AF_INET, SOCK_DGRAM, 0));
+    FAILS(EPERM, socket(AF_INET, SOCK_RAW, 0));
+    FAILS(EPERM, socket(AF_NETLINK, SOCK_RAW, 0));
+    FAILS(EPERM, socket(AF_UNIX, SOCK_STREAM, 0));
+    FAILS(EPERM, openat(AT_FDCWD, "/dev/null", O_RDONLY));
+    HOLDS((sandbox_capabilities() & ~SANDBOX_CAP(CAP_LEASE)) == 0);
+    return 0;
+}
+
+static int
+may_read_what_tls_takes(void *arg)
+{
+    char path[64];
+    const struct sandbox_connect far = {.port = 10809, .directory = path};
+
+    (void)arg;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", dir_fd);
+    HOLDS(daemon_confine(0, false, &far) == 0);
+    HOLDS(openat(dir_fd, "file", O_RDONLY) >= 0);
+    FAILS(EPERM, openat(dir_fd, "file", O_RDWR));
+    FAILS(EPERM, openat(dir_fd, "new", O_RDONLY | O_CREAT, 0600));
+    FAILS(EPERM, openat(dir_fd, "file", O_RDONLY | O_TRUNC));
+    if (sandbox_landlock_version() > 0)
+        FAILS(EACCES, openat(AT_FDCWD, "/etc/passwd", O_RDONLY));
+    FAILS(EPERM, socket(AF_INET, SOCK_DGRAM, 0));
+    return 0;
+}
+
+static void
+the_daemon_can_go_back_to_its_server_and_nowhere_else(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(may_reach_a_local_server, NULL), 0);
+    assert_int_equal(in_child(may_reach_a_port, NULL), 0);
+    assert_int_equal(in_child(may_read_what_tls_takes, NULL), 0);
+}
+
 /* ---- the TPM's process ----------------------------------------------------------------------- */
 
 static int
@@ -453,6 +531,7 @@ main(void)
         cmocka_unit_test(only_the_capabilities_that_are_kept_stay),
 #ifndef WITH_SANITIZERS
         cmocka_unit_test(the_daemon_uses_what_is_open_and_nothing_else),
+        cmocka_unit_test(the_daemon_can_go_back_to_its_server_and_nowhere_else),
         cmocka_unit_test(the_tpm_uses_files_of_its_directory_and_nothing_else),
 #endif
     };
