@@ -17,14 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Of a source; it is not the image that is in use, stale or whatever. */
-static int
-report_source(const char *source, const char *what)
-{
-    return report(errno == ENOENT ? -ENOENT : -EIO, "%s: cannot %s: %s", source, what,
-                  errno_text(-errno));
-}
-
 static int
 gather_fd(struct parcels *p, int fd, const char *name, const char *source)
 {
@@ -47,7 +39,7 @@ gather_member(struct parcels *p, int dir, const char *path, const char *name)
 
     snprintf(source, sizeof source, "%s/%s", path, name);
     if (fd < 0 && errno != ELOOP)
-        return report_source(source, "open");
+        return parcel_report_errno(source, "open");
     if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return report(-EINVAL,
                       "%s: is not a regular file, and an image holds nothing else: nothing was "
@@ -81,7 +73,7 @@ gather_directory(struct parcels *p, int dir, const char *path)
     int n = scandirat(dir, ".", &names, visible, alphasort), r = 0;
 
     if (n < 0)
-        return report_source(path, "read the directory");
+        return parcel_report_errno(path, "read the directory");
     if (n == 0)
         r = report(-ENOENT, "%s: has no files", path);
     for (int i = 0; r == 0 && i < n; i++)
@@ -101,7 +93,7 @@ gather_path(struct parcels *p, const char *path, const char *name)
     struct stat st;
 
     if (fd < 0 || fstat(fd, &st) < 0)
-        return report_source(path, "open");
+        return parcel_report_errno(path, "open");
     if (!S_ISDIR(st.st_mode))
         return gather_fd(p, fd, name ? name : slash ? slash + 1 : path, path);
     if (name)

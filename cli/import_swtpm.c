@@ -31,14 +31,6 @@ intake_fini(struct intake *in)
     secret_free(in->migration_key);
 }
 
-/* Nothing about a source is a finding about the image. */
-static int
-report_source(const char *source, const char *what)
-{
-    return report(errno == ENOENT ? -ENOENT : -EIO, "%s: cannot %s: %s", source, what,
-                  errno_text(-errno));
-}
-
 /* ---- one state ----------------------------------------------------------------------------------
  */
 
@@ -120,7 +112,7 @@ lock_against_swtpm(int fd, const char *source)
         return 0;
     if (errno == EAGAIN || errno == EACCES)
         return report(-EBUSY, "%s: an swtpm runs on it: stop it first", source);
-    return report_source(source, "lock");
+    return parcel_report_errno(source, "lock");
 }
 
 /* -1: there is no lock, so no swtpm has been there, or an old one. */
@@ -129,7 +121,7 @@ lock_directory(int dir, const char *path, int *lock)
 {
     *lock = openat(dir, ".lock", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (*lock < 0)
-        return errno == ENOENT ? 0 : report_source(path, "open its .lock");
+        return errno == ENOENT ? 0 : parcel_report_errno(path, "open its .lock");
     return lock_against_swtpm(*lock, path);
 }
 
@@ -152,7 +144,7 @@ gather_item(struct intake *in, int dir, const char *path, enum tpm_version versi
     if (fd < 0 && errno == ENOENT)
         return 0;
     if (fd < 0 || fstat(fd, &st) < 0)
-        return report_source(source, "open");
+        return parcel_report_errno(source, "open");
     if (!S_ISREG(st.st_mode))
         return report(-EMEDIUMTYPE, "%s: is not a regular file", source);
     r = read_blob(fd, source, &raw);
@@ -223,7 +215,7 @@ read_at(int fd, const char *source, uint64_t off, uint8_t *buf, size_t len)
         ssize_t n = pread(fd, buf + done, len - done, (off_t)(off + done));
 
         if (n < 0 && errno != EINTR)
-            return report_source(source, "read");
+            return parcel_report_errno(source, "read");
         if (n == 0)
             return report(-ERANGE, "%s: became shorter while it was read", source);
         done += n > 0 ? (size_t)n : 0;
@@ -267,7 +259,7 @@ gather_linear(struct intake *in, int fd, const char *path, const uint8_t *head, 
     struct swtpm_linear l;
     enum tpm_version version = TPM_VERSION_NONE;
     const off_t size = lseek(fd, 0, SEEK_END);
-    int r = size < 0 ? report_source(path, "find the end") : lock_against_swtpm(fd, path);
+    int r = size < 0 ? parcel_report_errno(path, "find the end") : lock_against_swtpm(fd, path);
 
     if (r == 0)
         r = swtpm_linear_decode(&l, head, head_len, (uint64_t)size, path);
@@ -330,7 +322,7 @@ gather_file(struct intake *in, int fd, const char *path)
     bool blank = n > 0;
 
     if (n < 0 && errno != ESPIPE)
-        return report_source(path, "read");
+        return parcel_report_errno(path, "read");
     for (ssize_t i = 0; i < n; i++)
         blank &= head[i] == 0;
     if (n < 0 || (!blank && !swtpm_linear_probe(head, (size_t)n)))
@@ -352,7 +344,7 @@ gather_argument(struct intake *in, const char *arg)
         return gather_blob(in, STDIN_FILENO, "standard input");
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return report_source(path, "open");
+        return parcel_report_errno(path, "open");
     if (!S_ISDIR(st.st_mode))
         return gather_file(in, fd, path);
     if (in->o->name)

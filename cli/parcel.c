@@ -71,6 +71,13 @@ parcels_fini(struct parcels *p)
 /* ---- from a file --------------------------------------------------------------------------------
  */
 
+int
+parcel_report_errno(const char *source, const char *doing)
+{
+    return report(errno == ENOENT ? -ENOENT : -EIO, "%s: cannot %s: %s", source, doing,
+                  errno_text(-errno));
+}
+
 static int
 fill(int fd, const char *source, struct vault *v, size_t *got)
 {
@@ -88,7 +95,7 @@ fill(int fd, const char *source, struct vault *v, size_t *got)
         if (n == 0)
             return 0;
         if (n < 0 && errno != EINTR)
-            return report(-EIO, "%s: cannot read: %s", source, errno_text(-errno));
+            return parcel_report_errno(source, "read");
         *got += n > 0 ? (size_t)n : 0;
     }
 }
@@ -102,7 +109,7 @@ parcel_read(int fd, const char *source, struct vault **content)
     int r;
 
     if (fstat(fd, &st) < 0)
-        return report(-EIO, "%s: cannot read: %s", source, errno_text(-errno));
+        return parcel_report_errno(source, "read");
     if (st.st_size > (off_t)MAX_CAPACITY)
         return report(-EFBIG, "%s: is larger than any slot", source);
     r = vault_new(&v, S_ISREG(st.st_mode) ? (size_t)st.st_size + 1 : 64 * 1024, false);

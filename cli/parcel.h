@@ -34,6 +34,10 @@ int parcels_add(struct parcels *p, const char *name, struct vault **content, con
 struct parcel *parcels_find(const struct parcels *p, const char *name);
 void parcels_fini(struct parcels *p);
 
+/* Reports errno of something done to @source: -ENOENT, or -EIO for all else, since it is not the
+ * image that is in use, stale or whatever errno may say. */
+int parcel_report_errno(const char *source, const char *doing);
+
 /* Reads to the end.  A finding about @fd's file is never one about an image: all errors but
  * -ENOMEM and -EFBIG come as -EIO; reported, calling it @source. */
 int parcel_read(int fd, const char *source, struct vault **content);
