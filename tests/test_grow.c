@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-enum { ALL_SUBSETS = 6, MAX_PENDING = 512, SPARE = 4 * 1024 * 1024 };
+enum { ALL_SUBSETS = 6, MAX_PENDING = 512, SPARE = 2 * 1024 * 1024 };
 
 static const char key_text[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
