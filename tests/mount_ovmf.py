@@ -64,17 +64,37 @@ class Story:
     def __init__(self, rig, tap):
         self.rig, self.tap = rig, tap
         self.machine = rig.machine("vm", profile="vm")
-        self.vars = os.path.join(self.machine.daemon.mnt, "OVMF_VARS.fd")
         self.qemu, self.set, self.pcr7 = None, 0, None
 
-    def boot(self, model):
-        initrd = self.rig.initrd
+    @property
+    def vars(self):
+        return os.path.join(self.machine.daemon.mnt, "OVMF_VARS.fd")
+
+    def start(self, model, *options):
         self.qemu = self.machine.bare_qemu(
             model, "-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
             "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + CODE,
             "-drive", "if=pflash,format=raw,unit=1,cache=writethrough,file=" + self.vars,
-            "-kernel", os.path.join(CACHE, "vmlinuz"), "-initrd", initrd, "-append", CMDLINE)
+            "-kernel", os.path.join(CACHE, "vmlinuz"), "-initrd", self.rig.initrd, "-append", CMDLINE,
+            *options)
+
+    def boot(self, model):
+        self.start(model)
         self.qemu.boot()
+
+    def migrate(self, model):
+        """To another mount of the image."""
+        source, old = self.machine, self.qemu
+        self.machine = self.rig.machine("target", shared=source)
+        self.machine.mount("incoming")
+        uri = "unix:" + os.path.join(self.machine.dir, "migration")
+        self.start(model, "-incoming", uri)
+        old.migrate(uri)
+        self.qemu.qmp("cont")
+        self.qemu.wait_for("query-status", "running")
+        old.kill()
+        self.tap.equal("migrated: the source is unmounted", source.daemon.unmount(), 0)
+        self.has_variables("migrated")
 
     def variable(self, number):
         return self.qemu.ask("od -An -tx1 %sVnvram%d%s" % (EFIVARS, number, GUID))
@@ -125,6 +145,7 @@ class Story:
         self.boot("tpm-tis")
         self.is_measured("kill -9 of QEMU")
         self.has_variables("kill -9 of QEMU")
+        self.migrate("tpm-tis")
         self.set_variables()
         self.machine.kill()
         self.qemu.kill()
