@@ -244,14 +244,13 @@ run(void *arg)
 struct nbdpeer *
 nbdpeer_new(size_t size, unsigned flags)
 {
-    static unsigned n;
     struct nbdpeer *p = calloc(1, sizeof *p);
     struct sockaddr_un a = {.sun_family = AF_UNIX};
 
     if (!p)
         abort();
     pthread_mutex_init(&p->lock, NULL);
-    snprintf(p->path, sizeof p->path, "/tmp/vnvram-nbdpeer.%d.%u", (int)getpid(), n++);
+    snprintf(p->path, sizeof p->path, "/tmp/vnvram-nbdpeer.%d", (int)getpid());
     snprintf(p->uri, sizeof p->uri, "nbd+unix:///?socket=%s", p->path);
     strcpy(a.sun_path, p->path);
     p->size = size;

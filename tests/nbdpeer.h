@@ -24,7 +24,8 @@ struct nbdpeer_plan {
 
 struct nbdpeer;
 
-/* A medium of @size bytes of zeros.  @flags as of NBD's export: 4 flush, 8 FUA, 2 read-only. */
+/* One at a time.  A medium of @size bytes of zeros.  @flags as of NBD's export: 4 flush, 8 FUA, 2
+ * read-only. */
 struct nbdpeer *nbdpeer_new(size_t size, unsigned flags);
 void nbdpeer_free(struct nbdpeer *p);
 const char *nbdpeer_uri(const struct nbdpeer *p);
