@@ -154,6 +154,7 @@ commit_begin(struct store *s)
     enum dev_news news = dev_begin(s->dev);
 
     pthread_mutex_lock(&s->lock);
+    s->unsure |= news == DEV_UNKNOWN;
     if (news == DEV_UNKNOWN && !(has_our_superblock(s) && has_our_newest(s)))
         news = DEV_TOUCHED;
     if (news == DEV_TOUCHED)
@@ -744,5 +745,8 @@ store_settle(struct store *s)
     AUTO(commit_endp) struct store *held = commit_begin(s);
 
     (void)held;
+    if (s->unsure)
+        judge_touch(s); /* all of it, once there is time */
+    s->unsure = false;
     return s->read_only != 0 ? -EROFS : settle_locked(s);
 }

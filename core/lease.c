@@ -170,16 +170,26 @@ lease_begin(struct lease *l)
     return is_changed(l) ? DEV_TOUCHED : DEV_NO_NEWS;
 }
 
+/* Somebody whose open waits for the lease gets in the moment that it is given back, and may write
+ * and be gone again before the next commit.  Without a lease somebody is in already. */
+static bool
+nobody_waits(const struct lease *l)
+{
+    return l->armed && fcntl(l->fd, F_GETLEASE) == F_WRLCK;
+}
+
 void
 lease_end(struct lease *l)
 {
-    if (l->works && !l->in_row)
+    bool calm = nobody_waits(l);
+
+    if (l->works && !(l->in_row && calm))
         note(l);
     else
         l->known = false;
     if (l->armed)
         fcntl(l->fd, F_SETLEASE, F_UNLCK);
     l->armed = false;
-    l->ended = now_us();
+    l->ended = calm ? now_us() : 0;
     pthread_mutex_unlock(&l->lock);
 }

@@ -23,6 +23,7 @@ struct store {
     uint32_t n_slots;
     uint32_t *holds; /* per slot: work on content that is not committed yet, open files */
     bool recovered;
+    bool unsure; /* somebody may have written to a bank: to be looked at when it settles */
     uint64_t flushes;
     const struct directory *in_flight; /* being written, not flushed yet; or NULL */
     int read_only;

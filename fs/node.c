@@ -684,7 +684,16 @@ node_caching(struct nodes *ns, struct handle *h, bool want_direct)
     if (n->handles == h && !h->next)
         n->direct = want_direct;
     n->stale |= n->direct;
+    h->overwrites = n->direct && want_direct && (h->flags & O_DSYNC);
     return (struct caching){.direct = n->direct, .keep = !n->stale};
+}
+
+bool
+node_overwrites(struct nodes *ns, const struct handle *h)
+{
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
+
+    return h->overwrites;
 }
 
 bool

@@ -123,7 +123,9 @@ struct caching {
     bool keep; /* what it has cached of the file is still true */
 };
 struct caching node_caching(struct nodes *ns, struct handle *h, bool want_direct);
-/* It is direct, and O_DSYNC: for node_overwrite(). */
+/* It wanted to be direct, is so, and O_DSYNC: for node_overwrite(). */
+bool node_overwrites(struct nodes *ns, const struct handle *h);
+/* It is direct, and O_DSYNC: the kernel asks for no fsync after its writes. */
 bool node_is_synchronous(struct nodes *ns, const struct handle *h);
 
 /* What a read gives: bytes that stay as they are until node_put_view(). */

@@ -22,6 +22,7 @@ struct handle {
     int flags;
     unsigned pending;  /* DID_* */
     unsigned inflight; /* DID_* that the commit in flight carries */
+    bool overwrites;   /* node_overwrite() is for it */
     bool flushed;      /* a descriptor of it was closed, and nothing written since */
 };
 

@@ -603,10 +603,12 @@ static int
 write_file(struct fs *fs, const char *buf, size_t size, off_t off, const struct fuse_file_info *fi)
 {
     struct handle *h = handle_of(fi);
+    int r;
 
-    if (node_is_synchronous(fs->nodes, h))
+    if (node_overwrites(fs->nodes, h))
         return node_overwrite(fs->nodes, h, buf, size, (uint64_t)off);
-    return node_write(fs->nodes, h, buf, size, (uint64_t)off, fi->writepage);
+    r = node_write(fs->nodes, h, buf, size, (uint64_t)off, fi->writepage);
+    return r == 0 && node_is_synchronous(fs->nodes, h) ? node_fsync(fs->nodes, h) : r;
 }
 
 static int

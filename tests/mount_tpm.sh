@@ -129,6 +129,8 @@ flushes=$(status_of flushes)
 check "nvwrite again" nv_write cachedyy
 is "a store of the same length is one flush" "$(($(status_of flushes) - flushes))" 1
 check "nvwrite of what was there" nv_write original
+dd if="$M/tpm2-00.permall" of="$TMP/head" bs=10 count=1 status=none
+check "another's synchronous write need not be whole" dd if="$TMP/head" of="$M/tpm2-00.permall" bs=10 count=1 oflag=dsync conv=notrunc
 check "nvwrite before a kill" nv_write straight
 pids="$(status_of pid) $(status_of tpm_pid)"
 kill -9 "$(status_of pid)"

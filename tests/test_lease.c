@@ -301,6 +301,35 @@ a_row_ends_with_somebody_elses_open(void **state)
     end_copier(&c);
 }
 
+/* He wakes up when the lease is given back, and is faster than the next commit. */
+static void
+a_quick_write_that_waited_is_told(void **state)
+{
+    pid_t pid;
+    int status;
+
+    (void)state;
+    commit_alone();
+    lease_begin(lease);
+    lease_end(lease);
+    lease_begin(lease); /* in a row, most likely */
+    pid = fork();
+    if (pid == 0) {
+        int other = open(path, O_WRONLY);
+
+        _exit(other >= 0 && pwrite(other, "not own", 7, 0) == 7 ? 0 : 1);
+    }
+    for (int i = 0; i < 5000 && fcntl(fd, F_GETLEASE) == F_WRLCK; i++)
+        pause_ms(1);
+    assert_int_not_equal(fcntl(fd, F_GETLEASE), F_WRLCK);
+    assert_int_equal(pwrite(fd, "own", 3, 0), 3);
+    lease_end(lease);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(lease_begin(lease), DEV_TOUCHED);
+    lease_end(lease);
+}
+
 static void
 without_leases_nothing_waits_and_nothing_is_told(void **state)
 {
@@ -353,6 +382,7 @@ main(void)
         WITH_FILE(a_change_by_somebody_else_is_told),
         WITH_FILE(after_a_row_of_commits_it_is_unknown),
         WITH_FILE(a_row_ends_with_somebody_elses_open),
+        WITH_FILE(a_quick_write_that_waited_is_told),
         WITH_FILE(a_break_kills_nobody),
         cmocka_unit_test(without_leases_nothing_waits_and_nothing_is_told),
     };

@@ -1668,10 +1668,11 @@ a_handle_is_direct_only_if_nobody_else_has_the_file_open(void **state)
 
     first = open_file("a", O_RDWR | O_DSYNC);
     assert_true(node_caching(ns, first, true).direct);
-    assert_true(node_is_synchronous(ns, first));
-    second = open_file("a", O_RDONLY);
+    assert_true(node_overwrites(ns, first));
+    second = open_file("a", O_RDWR | O_DSYNC);
     assert_true(node_caching(ns, second, false).direct);
-    assert_false(node_is_synchronous(ns, second));
+    assert_false(node_overwrites(ns, second));
+    assert_true(node_is_synchronous(ns, second));
     release(first);
     release(second);
 

@@ -1841,6 +1841,22 @@ another_writer_makes_the_store_read_only_for_good(void **state)
     }
 }
 
+/* A bank is not looked at by each commit, but before the image is called clean. */
+static void
+another_writers_bank_is_noticed_when_it_settles(void **state)
+{
+    struct dev *d = new_image();
+    AUTO(store_closep) struct store *s = must_open(d);
+
+    (void)state;
+    assert_int_equal(put(s, "x", "mine"), 0);
+    replace_part(d, 2);
+    faultdev_touch(d, DEV_UNKNOWN);
+    assert_int_equal(put(s, "y", "more"), 0);
+    assert_int_equal(store_settle(s), -EROFS);
+    assert_int_equal(info_of(s).read_only, -EUCLEAN);
+}
+
 static void
 a_read_error_is_told_and_nothing_else(void **state)
 {
@@ -2148,6 +2164,7 @@ main(void)
         cmocka_unit_test(after_a_failed_flush_reads_come_from_the_medium),
         cmocka_unit_test(a_touch_that_changes_nothing_is_harmless),
         cmocka_unit_test(another_writer_makes_the_store_read_only_for_good),
+        cmocka_unit_test(another_writers_bank_is_noticed_when_it_settles),
         cmocka_unit_test(a_read_error_is_told_and_nothing_else),
         cmocka_unit_test(a_snapshot_is_a_clean_image_of_its_moment),
         cmocka_unit_test(a_new_generation_has_a_new_snapshot),
