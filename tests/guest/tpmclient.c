@@ -93,11 +93,18 @@ begin_nv(struct command *c, uint32_t code, uint32_t nv)
     put_authorization(c);
 }
 
-/* 0, 1 or 2 as the program exits; the answer replaces the command.  Zero beyond its end. */
+/* QEMU 7.2's tpm-crb writes an answer over the command, to memory of the guest.  When that comes
+ * after the last of the memory has been migrated, though before the device is, the target's guest
+ * is told of an answer, and finds its command. */
+enum { UNANSWERED = 3 };
+
+/* 0, 1, 2 or UNANSWERED as the program exits; the answer replaces the command.  Zero beyond its
+ * end. */
 static int
 ask(struct command *c)
 {
     int fd = open("/dev/tpm0", O_RDWR | O_CLOEXEC);
+    uint32_t code = load_be32(c->buf + OFF_CODE);
     ssize_t n = -1;
 
     store_be32(c->buf + OFF_SIZE, (uint32_t)c->len);
@@ -113,6 +120,10 @@ ask(struct command *c)
     c->len = (size_t)n;
     if (load_be32(c->buf + OFF_CODE) == 0)
         return 0;
+    if (load_be32(c->buf + OFF_CODE) == code) {
+        puts("unanswered");
+        return UNANSWERED;
+    }
     printf("0x%" PRIx32 "\n", load_be32(c->buf + OFF_CODE));
     return 1;
 }
@@ -308,7 +319,7 @@ nv_run(struct command *c, char **args)
     int r = 0;
 
     setlinebuf(stdout);
-    while (r == 0)
+    while (r == 0 || r == UNANSWERED)
         r = nv_increment(c, args);
     return r;
 }
