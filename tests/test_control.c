@@ -1494,6 +1494,74 @@ who_waits_for_a_machine_does_nothing_before_it_comes(void **state)
     assert_int_equal(RUN(f, startup_clear), RC_INITIALIZE); /* it goes on */
 }
 
+/* The files come before INIT then, and what was set still has to be what they hold. */
+static void
+lock_storage_between_a_state_and_init_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    AUTO_FREE uint8_t *permanent = NULL, *running = NULL;
+    size_t permanent_len, running_len;
+
+    start(f);
+    attach_and_start(f);
+    permanent = take_blob(f, 1, &permanent_len);
+    running = take_blob(f, 2, &running_len);
+    end_in_order(f); /* the state there is another one since: it was shut down */
+    start_moving(f, true);
+    dial(f);
+    set_data_fd(f);
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    EXPECT(f, CODE(2, WORD(0)), RESULT(0x1f));
+    expect_moves(f, "tg");
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    assert_int_equal(unlinkat(f->fd, "tpm2-00.permall", 0), 0);
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    expect_moves(f, "t");
+    assert_true(exists(f, "tpm2-00.permall"));
+    assert_int_equal(RUN(f, startup_clear), RC_INITIALIZE); /* it goes on */
+}
+
+static bool
+swtpm_is_kept_out(const struct fixture *f)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    AUTO_FD int fd = openat(f->fd, ".lock", O_RDWR | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_GETLK, &whole), 0);
+    return whole.l_type != F_UNLCK;
+}
+
+static void
+a_tpm_that_could_not_be_given_up_runs_under_the_lock(void **state)
+{
+    struct fixture *f = *state;
+    AUTO_FREE uint8_t *permanent = NULL;
+    size_t len;
+
+    start(f);
+    attach_and_start(f);
+    permanent = take_blob(f, 1, &len);
+    end_in_order(f);
+    start_moving(f, true);
+    dial(f);
+    set_data_fd(f);
+    assert_int_equal(set_blob(f, 1, permanent, len), 0);
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    assert_true(swtpm_is_kept_out(f));
+    f->move_r = -EIO;
+    EXPECT(f, CODE(2, WORD(0)), BYTES(0, 0, 1, 1)); /* another state, and it stays here */
+    expect_moves(f, "tg");
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    expect_moves(f, "");
+    assert_true(swtpm_is_kept_out(f));
+}
+
 static void
 a_state_that_makes_no_sense_replaces_nothing(void **state)
 {
@@ -1627,6 +1695,8 @@ main(void)
         T(the_last_blob_lets_the_image_go),
         T(a_tpm_whose_image_has_gone_fails_until_it_comes_back),
         T(who_waits_for_a_machine_does_nothing_before_it_comes),
+        T(lock_storage_between_a_state_and_init_changes_nothing),
+        T(a_tpm_that_could_not_be_given_up_runs_under_the_lock),
         T(a_state_that_makes_no_sense_replaces_nothing),
         T(a_store_that_fails_fails_the_channel),
         T(a_failure_mode_ends_with_the_power),

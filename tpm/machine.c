@@ -118,6 +118,8 @@ machine_power_on(struct machine *m, bool keep_volatile)
     int r = need_files(m);
 
     if (r == 0)
+        r = nvram_lock(m->nvram); /* it is held already, unless give_up() failed half-way */
+    if (r == 0)
         r = engine_start(m->version, m->nvram, keep_volatile);
     m->on = r == 0;
     return r;
@@ -200,12 +202,23 @@ settle_given(struct machine *m, enum nvram_item item)
     return r;
 }
 
+/* Until INIT: a client may have LOCK_STORAGE bring the files before that. */
+static bool
+is_coming(const struct machine *m)
+{
+    bool given = false;
+
+    for (int i = 0; i < NVRAM_ITEMS; i++)
+        given |= m->given[i].data != NULL;
+    return given || m->place == MACHINE_INCOMING;
+}
+
 /* The machine has come: its files are taken, and nothing is written to them before the TPM runs, so
  * that the source can take them back if it does not. */
 static int
 come(struct machine *m)
 {
-    int r = m->given[NVRAM_PERMALL].data
+    int r = m->place != MACHINE_INCOMING || m->given[NVRAM_PERMALL].data
                 ? take_files(m, MOVE_WAIT_MS)
                 : report(-EROFS, "it waits for the state of a machine, and none was set");
 
@@ -232,7 +245,7 @@ do_init(struct machine *m, struct request *q)
     int r;
 
     machine_power_off(m);
-    r = m->place == MACHINE_INCOMING ? come(m) : machine_power_on(m, true);
+    r = is_coming(m) ? come(m) : machine_power_on(m, true);
     if (r == 0 && delete_it)
         r = engine_forget_volatile(false);
     if (r == 0)
@@ -501,7 +514,7 @@ set_blob(struct machine *m, enum nvram_item item, const uint8_t *buf, size_t len
     size_t blob_len;
     int r = envelope_decode_migration(buf, len, "the state to be set", &blob, &blob_len);
 
-    if (r == 0 && m->place == MACHINE_INCOMING)
+    if (r == 0 && is_coming(m))
         return keep_given(m, item, blob, blob_len);
     if (r == 0 && need_files(m) < 0)
         return WIRE_IO_ERROR;
