@@ -174,7 +174,7 @@ load_again(struct store *s)
         return r;
     r = judge_found(s, &rec.dir);
     if (r == 0)
-        r = adopt_recovery(s, &rec, s->accept_rollback);
+        r = adopt_recovery(s, &rec, s->place == STORE_INCOMING && s->accept_rollback);
     directory_fini(&rec.dir);
     return r;
 }
@@ -228,6 +228,7 @@ store_take(struct store *s, unsigned wait_ms)
         return r;
     }
     s->place = STORE_HERE;
+    s->accept_rollback = false; /* it was said of that one */
     dev_close(steal(&s->view));
     return 0;
 }

@@ -178,7 +178,7 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
     pthread_mutex_init(&s->lock, NULL);
     s->dev = d;
     s->anchor = opt->anchor;
-    s->accept_rollback = opt->accept_rollback;
+    s->accept_rollback = opt->incoming && opt->accept_rollback;
     s->place = opt->incoming ? STORE_INCOMING : STORE_HERE;
     if (opt->read_only) {
         s->read_only = -EROFS;

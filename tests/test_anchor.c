@@ -463,6 +463,83 @@ an_accepted_rollback_moves_the_anchor(void **state)
     mount_close(&m);
 }
 
+/* ---- hand-over, by a daemon that accepts a rollback ---- */
+
+static struct dev_ops moving_ops;
+
+static int
+take_at_once(struct dev *d, unsigned wait_ms)
+{
+    (void)wait_ms;
+    d->read_only = false;
+    return 0;
+}
+
+static void
+release_nothing(struct dev *d)
+{
+    (void)d;
+}
+
+/* A fork of @d that store_take() can take. */
+static struct dev *
+moving_fork(const struct dev *d)
+{
+    struct dev *fork = faultdev_fork(d);
+
+    moving_ops = *fork->ops;
+    moving_ops.take = take_at_once;
+    moving_ops.release = release_nothing;
+    fork->ops = &moving_ops;
+    return fork;
+}
+
+/* What another daemon has made of it meanwhile. */
+static void
+become(struct dev *d, const struct dev *other)
+{
+    _Alignas(BLOCK_SIZE) uint8_t block[BLOCK_SIZE];
+
+    for (uint64_t off = 0; off < d->size; off += sizeof block) {
+        faultdev_peek(other, block, sizeof block, off);
+        assert_int_equal(dev_pwrite(d, block, sizeof block, off), 0);
+    }
+}
+
+static void
+a_rollback_is_accepted_once(void **state)
+{
+    struct store_options opt = {
+        .unlock = testseal_unlock, .incoming = true, .accept_rollback = true};
+    struct dev *image, *anchor, *old, *newer;
+    struct mount m, other;
+
+    (void)state;
+    begin(&other, &image, &anchor, 2);
+    old = moving_fork(image);
+    assert_int_equal(put_value(other.store, 3), 0);
+    anchor = moving_fork(anchor);
+    mount_close(&other);
+
+    assert_int_equal(anchor_open(&m.anchor, anchor, false), 0);
+    opt.anchor = m.anchor;
+    assert_int_equal(store_open(&m.store, old, &opt), 0);
+    assert_int_equal(store_take(m.store, 0), 0);
+    assert_int_equal(get_value(m.store), 2);
+    assert_int_equal(store_release(m.store, true), 0);
+
+    image = faultdev_fork(old);
+    newer = faultdev_fork(anchor);
+    assert_int_equal(mount_open(&other, image, newer, false, false), 0);
+    assert_int_equal(put_value(other.store, 4), 0);
+    become(old, image);
+    assert_int_equal(put_value(other.store, 5), 0);
+    become(anchor, newer);
+    mount_close(&other);
+    assert_int_equal(store_take(m.store, 0), -ESTALE);
+    mount_close(&m);
+}
+
 /* Fallback by one generation is for commits that were not acknowledged, and the anchor knows. */
 static void
 an_acknowledged_commit_that_is_damaged_is_not_fallen_back_from(void **state)
@@ -608,7 +685,7 @@ static int
 open_with(const struct dev *good, size_t off, uint64_t value, size_t size)
 {
     struct dev *d = faultdev_fork(good);
-    uint8_t block[BLOCK_SIZE];
+    _Alignas(BLOCK_SIZE) uint8_t block[BLOCK_SIZE];
 
     for (unsigned i = 0; i < 2; i++) {
         faultdev_peek(d, block, sizeof block, i * BLOCK_SIZE);
@@ -665,6 +742,7 @@ main(void)
         cmocka_unit_test(a_fork_is_refused),
         cmocka_unit_test(another_image_is_refused),
         cmocka_unit_test(an_accepted_rollback_moves_the_anchor),
+        cmocka_unit_test(a_rollback_is_accepted_once),
         cmocka_unit_test(an_acknowledged_commit_that_is_damaged_is_not_fallen_back_from),
         cmocka_unit_test(a_failed_anchor_makes_the_store_read_only),
         cmocka_unit_test(blank_and_damaged_are_never_taken_for_new),
