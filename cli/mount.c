@@ -280,7 +280,7 @@ open_incoming(struct mount *m)
     for (int try = 1;; try++) {
         image_hold_reports();
         r = open_once(m);
-        if ((r != -EUCLEAN && r != -EBADMSG) || try == LOOK_TRIES)
+        if ((r != -EUCLEAN && r != -EBADMSG && r != -ESTALE) || try == LOOK_TRIES)
             break;
         image_drop_reports();
         image_pause();
@@ -507,7 +507,7 @@ mount_begin(struct mount *m)
     secret_pool_wipe_in_children();
     r = unmounter_new(&m->unmounter, m->dir, m->privileged && !m->o->no_sandbox);
     if (r == 0 && may_move(m->o))
-        r = reopener_new(&m->reopener, m->image, m->o->anchor, !m->o->no_sandbox);
+        r = reopener_new(&m->reopener, m->o->args[0], m->o->anchor, !m->o->no_sandbox);
     if (r == 0 && m->o->tpm.version != TPM_VERSION_NONE)
         r = fork_tpm(m);
     if (r == 0)

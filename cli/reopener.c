@@ -16,15 +16,19 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 
-enum { IMAGE, ANCHOR, FILES, LINE = 512, SLACK_MS = 10000 };
+enum { IMAGE, ANCHOR, FILES, LINE = 512, SLACK_MS = 10000, END_MS = 3000, END_POLL_MS = 5 };
 
 struct request {
+    uint32_t number;
     uint32_t file;
     uint32_t wait_ms;
+    int64_t deadline; /* of now_ms(): nobody waits for an answer after that */
 };
 
 struct answer {
+    uint32_t number; /* the request's */
     int32_t r;
     struct dev_files files; /* their descriptors come along */
     char line[LINE];        /* what there is to report; empty: nothing */
@@ -32,7 +36,8 @@ struct answer {
 
 struct reopener {
     pid_t pid;
-    int fd; /* SOCK_SEQPACKET */
+    int fd;          /* SOCK_SEQPACKET */
+    uint32_t number; /* of the last request */
     struct door {
         struct reopener *r;
         uint32_t file;
@@ -43,6 +48,15 @@ union control {
     struct cmsghdr align;
     char space[CMSG_SPACE(DEV_FILES_MAX * sizeof(int))];
 };
+
+static int64_t
+now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
 
 /* ---- the child ------------------------------------------------------------------------------ */
 
@@ -107,15 +121,21 @@ send_answer(int fd, const struct answer *a)
     return sendmsg(fd, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-/* A lock belongs to what was opened, not to who opened it: it stays with the daemon's copy. */
+/* A lock belongs to what was opened, not to who opened it: it stays with the daemon's copy.  So
+ * what comes too late is not sent: it would be locked as long as it lies in the socket. */
 static int
-serve_one(int fd, const char *path, unsigned wait_ms)
+serve_one(int fd, const struct request *q, const char *path)
 {
     AUTO(dev_closep) struct dev *d = NULL;
-    struct answer a = {0};
+    struct answer a = {.number = q->number};
 
     report_set_sink(keep_line, &a);
-    a.r = path ? dev_file_open_within(&d, path, 0, wait_ms) : -EINVAL;
+    if (now_ms() >= q->deadline)
+        a.r = -ETIMEDOUT;
+    else
+        a.r = path ? dev_file_open_within(&d, path, 0, q->wait_ms) : -EINVAL;
+    if (a.r == 0 && now_ms() >= q->deadline)
+        a.r = -ETIMEDOUT;
     if (a.r == 0)
         dev_file_lend(d, &a.files);
     return send_answer(fd, &a);
@@ -139,7 +159,7 @@ serve(const char *const paths[FILES], bool sandbox)
     if (chdir("/") < 0 || (sandbox && confine() < 0))
         return;
     while (recv(fd, &q, sizeof q, 0) == (ssize_t)sizeof q)
-        if (serve_one(fd, q.file < FILES ? paths[q.file] : NULL, q.wait_ms) < 0)
+        if (serve_one(fd, &q, q.file < FILES ? paths[q.file] : NULL) < 0)
             return;
 }
 
@@ -160,12 +180,13 @@ absolute(const char *path)
 int
 reopener_new(struct reopener **out, const char *image, const char *anchor, bool sandbox)
 {
+    AUTO_FREE char *image_path = absolute(image);
     AUTO_FREE char *anchor_path = anchor ? absolute(anchor) : NULL;
-    const char *const paths[FILES] = {image, anchor_path};
+    const char *const paths[FILES] = {image_path, anchor_path};
     AUTO_FREE struct reopener *r = calloc(1, sizeof *r);
     int fds[2];
 
-    if (!r || (anchor && !anchor_path))
+    if (!r || !image_path || (anchor && !anchor_path))
         return report(-ENOMEM, "no memory for a helper");
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
         return report(-errno, "cannot make a socket: %s", errno_text(-errno));
@@ -225,20 +246,56 @@ receive(int fd, struct answer *a)
     return n == (ssize_t)sizeof *a && a->files.n == wanted ? 0 : -EIO;
 }
 
+static void
+close_files(struct dev_files *files)
+{
+    while (files->n > 0)
+        close(files->fds[--files->n]);
+}
+
+static int
+wait_for_answer(int fd, int64_t deadline)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int64_t left;
+    int n;
+
+    do {
+        left = deadline - now_ms();
+        n = poll(&p, 1, left > 0 ? (int)left : 0);
+    } while (n < 0 && errno == EINTR);
+    return n == 1 ? 0 : -EIO;
+}
+
+/* Answers to earlier requests, which nobody waited for any more, are dropped. */
+static int
+ask(int fd, const struct request *q, struct answer *a)
+{
+    int r = send(fd, q, sizeof *q, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -EIO : 0;
+
+    while (r == 0) {
+        r = wait_for_answer(fd, q->deadline);
+        if (r == 0)
+            r = receive(fd, a);
+        if (r < 0 || a->number == q->number)
+            break;
+        close_files(&a->files);
+    }
+    return r;
+}
+
 /* One at a time: a store's take. */
 static int
 reopen(void *arg, unsigned wait_ms, struct dev_files *files)
 {
     const struct door *door = arg;
-    const struct request q = {.file = door->file, .wait_ms = wait_ms};
-    struct pollfd p = {.fd = door->r->fd, .events = POLLIN};
+    const struct request q = {.number = ++door->r->number,
+                              .file = door->file,
+                              .wait_ms = wait_ms,
+                              .deadline = now_ms() + wait_ms + SLACK_MS};
     struct answer a = {0};
-    int r = send(p.fd, &q, sizeof q, MSG_NOSIGNAL) < 0 ? -EIO : 0;
+    int r = ask(door->r->fd, &q, &a);
 
-    if (r == 0 && poll(&p, 1, (int)wait_ms + SLACK_MS) != 1)
-        r = -EIO;
-    if (r == 0)
-        r = receive(p.fd, &a);
     *files = a.files;
     if (r < 0)
         report(r, "the process that opens the image does not answer");
@@ -246,8 +303,8 @@ reopen(void *arg, unsigned wait_ms, struct dev_files *files)
         r = report(a.r, "%s", *a.line ? a.line : "cannot be opened");
     else if (files->n == 0)
         r = report(-EIO, "the process that opens the image gave nothing");
-    while (r < 0 && files->n > 0)
-        close(files->fds[--files->n]);
+    if (r < 0)
+        close_files(files);
     return r;
 }
 
@@ -260,10 +317,13 @@ reopener_serve(struct reopener *r, struct dev *d, bool anchor)
 void
 reopener_free(struct reopener *r)
 {
+    int64_t deadline;
+
     if (!r)
         return;
-    close(r->fd); /* it ends, and cannot linger: what it waits for has a deadline */
-    while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
-        ;
+    close(r->fd); /* it ends, unless a device that does not answer keeps it */
+    deadline = now_ms() + END_MS;
+    while (waitpid(r->pid, NULL, WNOHANG) == 0 && now_ms() < deadline)
+        poll(NULL, 0, END_POLL_MS);
     free(r);
 }

@@ -13,10 +13,11 @@
 
 struct reopener;
 
-/* Forks it for @image and @anchor (NULL: none).  Call it single-threaded. */
+/* Forks it for @image and @anchor (NULL: none).  It opens them by these names, made absolute but
+ * not resolved: what a name leads to may be another node by then.  Call it single-threaded. */
 int reopener_new(struct reopener **out, const char *image, const char *anchor, bool sandbox);
 /* From now on dev_take() on @d, the image's or (@anchor) the anchor's, asks it. */
 void reopener_serve(struct reopener *r, struct dev *d, bool anchor);
-void reopener_free(struct reopener *r); /* ends it; NULL is fine */
+void reopener_free(struct reopener *r); /* ends it, if it can be ended soon; NULL is fine */
 
 #endif

@@ -566,6 +566,38 @@ class Tests:
         finally:
             os.close(fd)
 
+    def by_name(self):
+        """The name of an image may lead elsewhere by the time that it is taken."""
+        p = self.pair(())
+        p.source.d.write("note", b"one", True)
+        p.image = os.path.join(p.dir, "name")
+        os.symlink(p.file, p.image)
+        t = p.side("target").mount("incoming")
+        p.source.unmount()
+        os.unlink(p.image)
+        os.rename(p.file, p.file + ".moved")
+        os.symlink(p.file + ".moved", p.image)
+        self.equal("by name: it is found", (refused(lambda: self.say(t, b"take")), t.place), (None, "here"))
+        self.equal("by name: it is the one", t.d.read("note"), b"one")
+        t.unmount()
+
+    def late(self):
+        """A helper that answers too late locks nothing, and the next answer is to the next request."""
+        p = self.pair(())
+        t = p.side("target").mount("incoming")
+        p.source.unmount()
+        helper, = self.helpers(t)
+        os.kill(helper, signal.SIGSTOP)
+        self.equal("late: no answer", refused(lambda: self.say(t, b"take")), "EIO")
+        os.kill(helper, signal.SIGCONT)
+        p.source.mount()
+        p.source.d.write("note", b"two", True)
+        self.equal("late: in use", refused(lambda: self.say(t, b"take")), "EBUSY")
+        p.source.unmount()
+        self.equal("late: and taken", (refused(lambda: self.say(t, b"take")), t.place), (None, "here"))
+        self.equal("late: as it is now", t.d.read("note"), b"two")
+        t.unmount()
+
     # ---- kill -9 of either side, after each step
     STEPS = ("target", "permanent", "volatile", "savestate", "set", "init", "command", "store", "file")
 
@@ -626,14 +658,22 @@ class Tests:
         last.shutdown()
         self.equal(name + ": the image is sound", p.verdict(), 0)
 
+    @staticmethod
+    def helpers(side):
+        """The process that opens the image."""
+        found = []
+        for pid in side.pids():
+            with open("/proc/%d/comm" % pid, encoding="ascii") as f:
+                if f.read().strip() == "vnvram-image":
+                    found.append(pid)
+        return found
+
     def helper(self):
         """The process that opens the image is killed: it cannot be taken, and nothing else happens."""
         p = self.pair().run()
         t, blobs = p.wait(), p.source.get()
-        for pid in t.pids():
-            with open("/proc/%d/comm" % pid, encoding="ascii") as f:
-                if f.read().strip() == "vnvram-image":
-                    os.kill(pid, signal.SIGKILL)
+        for pid in self.helpers(t):
+            os.kill(pid, signal.SIGKILL)
         t.put(blobs)
         self.check("without its helper the target cannot take it", t.fails(t.client.init, True))
         p.source.client.lock_storage(RETRIES)
@@ -777,6 +817,8 @@ class Tests:
         self.two_targets()
         self.unmounting()
         self.by_hand()
+        self.by_name()
+        self.late()
         self.helper()
         for step in self.STEPS:
             for side in ("source", "target"):
