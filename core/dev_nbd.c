@@ -42,7 +42,8 @@ struct nbd_dev {
     struct pending *journal;
     size_t n_journal;
     int64_t wait_ms;
-    int64_t commit_end; /* when the commit that goes on must be done; 0: none does */
+    bool committing;    /* between begin and end */
+    int64_t commit_end; /* when that must be done; 0: it has not come to writing yet */
     int64_t lost;       /* when the connection was found lost; 0: it is there */
     struct dev_options opt;
     bool fua;       /* each write by itself is durable: there is nothing else */
@@ -156,7 +157,7 @@ check_export(const struct nbd_dev *n, const struct nbd_export *e)
     if (BLOCK_SIZE % e->block != 0)
         return report(-EIO, "%s: demands blocks of %" PRIu32 " bytes after reconnecting", name,
                       e->block);
-    if (n->dev.read_only)
+    if (n->dev.read_only || n->failed)
         return 0;
     if (e->read_only)
         return report(-EIO, "%s: is read-only after reconnecting", name);
@@ -165,13 +166,14 @@ check_export(const struct nbd_dev *n, const struct nbd_export *e)
     return 0;
 }
 
-/* What is there is what was flushed there, perhaps with some of what was not. */
+/* What is there is what was flushed there, perhaps with some of what was not.  Once writes have
+ * failed none will come, and the store no longer knows what the last of them may have left. */
 static int
 ask_witness(struct nbd_dev *n)
 {
     int r;
 
-    if (!n->dev.witness)
+    if (!n->dev.witness || n->failed)
         return 0;
     n->asking = true;
     r = n->dev.witness(n->dev.witness_arg, &n->dev);
@@ -267,6 +269,16 @@ deadline_of(const struct nbd_dev *n)
     return n->commit_end ? n->commit_end : nbd_link_now() + answer_ms(n);
 }
 
+/* The same, of what writes.  A commit's time begins with its first write: before that it may have
+ * waited for others. */
+static int64_t
+write_deadline_of(struct nbd_dev *n)
+{
+    if (n->committing && !n->commit_end)
+        n->commit_end = nbd_link_now() + answer_ms(n);
+    return deadline_of(n);
+}
+
 /* The last word on a write: whatever may lie there now, nothing more is written. */
 static int
 fail_writes(struct nbd_dev *n, int r)
@@ -299,7 +311,7 @@ nbd_dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
 {
     struct nbd_dev *nd = nbd_of(d);
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&nd->lock);
-    int64_t deadline = deadline_of(nd);
+    int64_t deadline = write_deadline_of(nd);
     int r;
 
     if (nd->failed)
@@ -318,7 +330,7 @@ nbd_dev_sync(struct dev *d)
 {
     struct nbd_dev *nd = nbd_of(d);
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&nd->lock);
-    int64_t deadline = deadline_of(nd);
+    int64_t deadline = write_deadline_of(nd);
     int r = 0;
 
     if (nd->failed)
@@ -351,7 +363,7 @@ nbd_dev_begin(struct dev *d)
 
     pthread_mutex_lock(&n->commits);
     pthread_mutex_lock(&n->lock);
-    n->commit_end = nbd_link_now() + answer_ms(n);
+    n->committing = true;
     pthread_mutex_unlock(&n->lock);
     return DEV_NO_NEWS;
 }
@@ -362,6 +374,7 @@ nbd_dev_end(struct dev *d)
     struct nbd_dev *n = nbd_of(d);
 
     pthread_mutex_lock(&n->lock);
+    n->committing = false;
     n->commit_end = 0;
     pthread_mutex_unlock(&n->lock);
     pthread_mutex_unlock(&n->commits);
@@ -388,13 +401,13 @@ guard_directory(void)
 
 /* A file of the export's name in it, which stays: removing it would let two lock two files. */
 static int
-open_guard(const char *uri)
+open_guard(const char *place)
 {
     AUTO_FREE char *dir = guard_directory(), *name = NULL;
     AUTO_FD int at = dir ? open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
 
-    if (at < 0 ||
-        asprintf(&name, "%08" PRIx32 "-%.*s", crc32_of(uri, strlen(uri)), GUARD_NAME_MAX, uri) < 0)
+    if (at < 0 || asprintf(&name, "%08" PRIx32 "-%.*s", crc32_of(place, strlen(place)),
+                           GUARD_NAME_MAX, place) < 0)
         return -1;
     for (char *p = name; *p; p++)
         *p = *p == '/' ? '_' : *p;
@@ -568,11 +581,13 @@ int
 dev_nbd_open(struct dev **out, const char *uri, unsigned flags, const struct dev_options *opt)
 {
     AUTO(free_dev) struct nbd_dev *n = new_dev();
+    AUTO_FREE char *place = NULL;
     int r = n ? nbd_uri_parse(&n->uri, uri) : -ENOMEM;
 
     if (r == 0) {
         n->dev.name = nbd_uri_text(&n->uri);
-        r = n->dev.name ? 0 : -ENOMEM;
+        place = nbd_uri_place(&n->uri);
+        r = n->dev.name && place ? 0 : -ENOMEM;
     }
     if (r == -ENOMEM)
         return report(r, "%s: %s", uri, errno_text(r));
@@ -581,7 +596,7 @@ dev_nbd_open(struct dev **out, const char *uri, unsigned flags, const struct dev
     n->dev.read_only = flags & DEV_READ_ONLY;
     n->opt = *opt;
     n->wait_ms = (int64_t)opt->reconnect_s * 1000;
-    n->guard = open_guard(n->dev.name);
+    n->guard = open_guard(place);
     if (!(n->dev.read_only && flags & DEV_NO_LOCK))
         r = take_guard(n, flags & DEV_NO_WAIT ? 0 : LOCK_WAIT_MS);
     if (r == 0)

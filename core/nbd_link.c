@@ -25,6 +25,7 @@ enum {
     KEEPALIVE_IDLE_S = 10,
     KEEPALIVE_EVERY_S = 5,
     KEEPALIVE_COUNT = 3,
+    VANISHED_MS = 1000 * (KEEPALIVE_IDLE_S + KEEPALIVE_COUNT * KEEPALIVE_EVERY_S),
     ERROR_MAX = 256,
 };
 
@@ -42,6 +43,7 @@ enum {
     X(nbd_set_tls_verify_peer)                                                                     \
     X(nbd_aio_connect_socket)                                                                      \
     X(nbd_aio_connect_tcp)                                                                         \
+    X(nbd_aio_get_fd)                                                                              \
     X(nbd_aio_is_connecting)                                                                       \
     X(nbd_aio_is_ready)                                                                            \
     X(nbd_aio_is_processing)                                                                       \
@@ -191,20 +193,25 @@ nbd_link_error(const struct nbd_link *l)
 /* ---- sockets ----------------------------------------------------------------------------------
  */
 
-/* A peer that has vanished is noticed also while we wait for its answer. */
+/* A peer that has vanished is noticed also while we wait for its answer, or while it has not even
+ * acknowledged our request.  And what the kernel has not sent when we give up, or are killed, it
+ * must not send when the network is back: by then others may have written. */
 static void
 tune(int fd)
 {
+    static const struct linger none = {.l_onoff = 1, .l_linger = 0};
     static const int options[][3] = {
         {SOL_SOCKET, SO_KEEPALIVE, 1},
         {IPPROTO_TCP, TCP_NODELAY, 1},
         {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
         {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_EVERY_S},
         {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT, VANISHED_MS},
     };
 
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         (void)setsockopt(fd, options[i][0], options[i][1], &options[i][2], sizeof(int));
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
 }
 
 /* A connected socket, or a negative errno. */
@@ -300,15 +307,18 @@ start(struct nbd_link *l, int64_t deadline)
 static int
 handshake(struct nbd_link *l, int64_t deadline)
 {
-    while (l->api.nbd_aio_is_connecting(l->h)) {
-        int r = l->api.nbd_poll(l->h, left(deadline));
-
-        if (r < 0)
-            return keep_error(l, l->api.nbd_get_error());
-        if (r == 0 && left(deadline) == 0)
+    for (int ms = 1; l->api.nbd_aio_is_connecting(l->h);) {
+        if (ms == 0)
             return keep_error(l, "no answer");
+        ms = left(deadline);
+        if (l->api.nbd_poll(l->h, ms) < 0)
+            return keep_error(l, l->api.nbd_get_error());
     }
-    return nbd_link_is_up(l) ? 0 : keep_error(l, l->api.nbd_get_error());
+    if (!nbd_link_is_up(l))
+        return keep_error(l, l->api.nbd_get_error());
+    if (l->uri->certificates)
+        tune(l->api.nbd_aio_get_fd(l->h)); /* the socket is libnbd's own */
+    return 0;
 }
 
 static int
@@ -374,15 +384,14 @@ finish(struct nbd_link *l, int64_t cookie, int64_t deadline)
 
     if (cookie < 0)
         return failure(l);
-    while ((done = l->api.nbd_aio_command_completed(l->h, (uint64_t)cookie)) == 0) {
-        int r = l->api.nbd_poll(l->h, left(deadline));
-
-        if (r == 0 && left(deadline) == 0) {
+    for (int ms = 1; (done = l->api.nbd_aio_command_completed(l->h, (uint64_t)cookie)) == 0;) {
+        if (ms == 0) {
             keep_error(l, "no answer");
             nbd_link_drop(l);
             return -ETIMEDOUT;
         }
-        if (r < 0 && !nbd_link_is_up(l))
+        ms = left(deadline);
+        if (l->api.nbd_poll(l->h, ms) < 0 && !nbd_link_is_up(l))
             return failure(l);
     }
     return done > 0 ? 0 : failure(l);

@@ -2,6 +2,7 @@
 #include "core/nbd_uri.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
@@ -298,6 +299,49 @@ nbd_uri_text(const struct nbd_uri *u)
     put_parameter(out, &any, "socket", u->socket);
     put_parameter(out, &any, "tls-psk-file", u->psk_file);
     put_parameter(out, &any, "tls-certificates", u->certificates);
+    if (fclose(out) != 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* Of the names of a host those that need nobody to be asked: a look-up may say otherwise tomorrow.
+ */
+static void
+put_host(FILE *out, const char *host)
+{
+    static const char *const here[] = {"localhost", "localhost.", "127.0.0.1", "::1"};
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr a;
+
+    if (inet_pton(AF_INET6, host, &a) == 1 && inet_ntop(AF_INET6, &a, address, sizeof address))
+        host = address;
+    for (size_t i = 0; i < sizeof here / sizeof here[0]; i++)
+        if (strcasecmp(host, here[i]) == 0)
+            host = here[0];
+    for (; *host; host++)
+        fputc(tolower((unsigned char)*host), out);
+}
+
+char *
+nbd_uri_place(const struct nbd_uri *u)
+{
+    AUTO_FREE char *real = u->socket ? realpath(u->socket, NULL) : NULL;
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+
+    if (!out)
+        return NULL;
+    if (u->socket) {
+        put_encoded(out, real ? real : u->socket);
+    } else {
+        put_host(out, u->host);
+        fprintf(out, ":%d", atoi(u->port));
+    }
+    fputc('?', out); /* encoded elsewhere */
+    put_encoded(out, u->export);
     if (fclose(out) != 0) {
         free(text);
         return NULL;

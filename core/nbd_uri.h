@@ -29,5 +29,8 @@ int nbd_uri_parse(struct nbd_uri *u, const char *text);
 void nbd_uri_fini(struct nbd_uri *u);
 /* The one spelling of it.  free() it; NULL when memory is short. */
 char *nbd_uri_text(const struct nbd_uri *u);
+/* The one spelling of where the export is, as far as this host can tell: however it is reached, by
+ * whom, in TLS or not.  No URI, and for comparing only.  free() it; NULL when memory is short. */
+char *nbd_uri_place(const struct nbd_uri *u);
 
 #endif

@@ -376,6 +376,7 @@ check "TCP: format" "$VNVRAM" format "nbd://127.0.0.1:$port"
 is "without a warning on this host" "$(cat "$ERR")" ""
 check "TCP: mounts by name" mounted "nbd://localhost:$port/" mnt
 echo tcp >mnt/f
+check_exit 11 "TCP: a second mount is refused, by whatever name" "$VNVRAM" mount "nbd://127.0.0.1:$port" mnt2
 end -KILL
 tcp
 check "TCP: connects again" put mnt/f again

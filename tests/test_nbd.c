@@ -3,17 +3,20 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/dev_nbd.h"
+#include "core/nbd_link.h"
 #include "core/nbd_uri.h"
 #include "core/store.h"
 #include "tests/memdev.h"
 #include "tests/nbdpeer.h"
 #include "tests/testseal.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -57,6 +60,47 @@ uris_have_one_spelling(void **state)
         text = nbd_uri_text(&u);
         assert_string_equal(text, same[i][1]);
     }
+}
+
+static bool
+is_one_place(const char *uri, const char *other)
+{
+    AUTO(nbd_uri_fini) struct nbd_uri a = {0}, b = {0};
+    AUTO_FREE char *here = NULL, *there = NULL;
+
+    assert_int_equal(nbd_uri_parse(&a, uri), 0);
+    assert_int_equal(nbd_uri_parse(&b, other), 0);
+    here = nbd_uri_place(&a);
+    there = nbd_uri_place(&b);
+    assert_non_null(here);
+    assert_non_null(there);
+    return strcmp(here, there) == 0;
+}
+
+static void
+places_have_one_spelling(void **state)
+{
+    static const char *const same[][2] = {
+        {"nbd://host", "nbd://HOST:10809/"},
+        {"nbd://localhost:07/a", "nbd://127.0.0.1:7/a"},
+        {"nbd://[::1]:7/a", "nbds://u@LocalHost:7/%61?tls-psk-file=/p"},
+        {"nbd://[fe80:0::1]", "nbds://[FE80::1]?tls-certificates=/c"},
+        {"nbd+unix:///a?socket=/", "nbds+unix:///a?socket=/../tmp/..&tls-psk-file=/p"},
+    };
+    static const char *const distinct[][2] = {
+        {"nbd://host/a", "nbd://host/b"},
+        {"nbd://host/a", "nbd://host:10810/a"},
+        {"nbd://host/a", "nbd://host2/a"},
+        {"nbd+unix:///a?socket=/", "nbd+unix:///b?socket=/"},
+        {"nbd+unix:///a?socket=/", "nbd+unix:///a?socket=/tmp"},
+        {"nbd+unix:///?socket=/nonexistent/a", "nbd+unix:///?socket=/nonexistent/b"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
+        assert_true(is_one_place(same[i][0], same[i][1]));
+    for (size_t i = 0; i < sizeof distinct / sizeof distinct[0]; i++)
+        assert_false(is_one_place(distinct[i][0], distinct[i][1]));
 }
 
 static void
@@ -360,6 +404,8 @@ fails_closed(struct nbdpeer_plan plan, unsigned long n, const struct dev_options
     assert_int_equal(nbdpeer_writes(p), writes);
     store_get_info(s, &info);
     assert_int_not_equal(info.read_only, 0);
+    if (!plan.away && !plan.back)
+        assert_int_equal(count_puts(s), 1); /* what was acknowledged can be read */
     store_close(s);
     medium = nbdpeer_medium(p);
     if (plan.back)
@@ -545,6 +591,56 @@ released_and_taken_again(void **state)
 }
 
 static void
+one_export_by_two_names_has_one_writer(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE char *name = NULL, *uri = NULL;
+    struct dev *d = NULL, *other = NULL;
+    const char *path = strchr(nbdpeer_uri(p), '=') + 1;
+
+    (void)state;
+    assert_true(asprintf(&name, "%s.link", path) > 0);
+    assert_true(asprintf(&uri, "nbd+unix:///?socket=%s", name) > 0);
+    unlink(name);
+    assert_int_equal(symlink(path, name), 0);
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &patient), 0);
+    assert_int_equal(dev_open(&other, uri, DEV_NO_WAIT, &patient), -EBUSY);
+    dev_close(d);
+    assert_int_equal(dev_open(&other, uri, DEV_NO_WAIT, &patient), 0);
+    dev_close(other);
+    unlink(name);
+    nbdpeer_free(p);
+}
+
+/* What has not been sent by then must not be sent: the peer sees a reset, and no end of file. */
+static void
+giving_up_resets_the_connection(void **state)
+{
+    AUTO_FD int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = -1;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    AUTO(nbd_uri_fini) struct nbd_uri u = {0};
+    struct nbd_link *l = NULL;
+    struct nbd_export e;
+    char text[64];
+
+    (void)state;
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+    snprintf(text, sizeof text, "nbd://127.0.0.1:%d/", ntohs(a.sin_port));
+    assert_int_equal(nbd_uri_parse(&u, text), 0);
+    assert_int_equal(nbd_link_new(&l, &u, text), 0);
+    assert_int_equal(nbd_link_connect(l, &e, nbd_link_now() + 200), -ENOTCONN);
+    assert_string_equal(nbd_link_error(l), "no answer");
+    fd = accept(listener, NULL, NULL);
+    assert_true(fd >= 0);
+    assert_int_equal(recv(fd, text, sizeof text, 0), -1);
+    assert_int_equal(errno, ECONNRESET);
+    nbd_link_free(l);
+}
+
+static void
 nobody_there_is_told(void **state)
 {
     struct dev *d = NULL;
@@ -560,6 +656,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(uris_have_one_spelling),
+        cmocka_unit_test(places_have_one_spelling),
         cmocka_unit_test(relative_paths_are_made_absolute),
         cmocka_unit_test(what_is_no_uri_is_a_path),
         cmocka_unit_test(malformed_uris_are_wrong_use),
@@ -580,6 +677,8 @@ main(void)
         cmocka_unit_test(writers_need_a_server_that_can_flush),
         cmocka_unit_test(read_only_exports_are_for_readers),
         cmocka_unit_test(released_and_taken_again),
+        cmocka_unit_test(one_export_by_two_names_has_one_writer),
+        cmocka_unit_test(giving_up_resets_the_connection),
         cmocka_unit_test(nobody_there_is_told),
     };
 
