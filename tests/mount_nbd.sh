@@ -148,7 +148,7 @@ for n in 1 2 3 4 5; do
     before=$(cat mnt/b 2>/dev/null || echo 0)
     sleep 0.1
     check "a snapshot of a busy mount" python3 qmp.py "$TMP/l.qmp" "s$n"
-    echo "$before" >"floor.$n"
+    echo "${before:-0}" >"floor.$n" # empty: between the writer's open and its write
 done
 touch stop
 wait $writer
@@ -340,7 +340,17 @@ truncate -s 6M disk
 
 # ---- TCP and TLS ------------------------------------------------------------------------------------
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+# Not of those that the kernel gives to clients: it must still be free when the server comes back.
+port=$(python3 -c '
+import random, socket
+while True:
+    try:
+        s = socket.socket()
+        s.bind(("127.0.0.1", random.randrange(20000, 32768)))
+        break
+    except OSError:
+        pass
+print(s.getsockname()[1])')
 tcp() { # [ARGUMENT...]
     rm -f tcp.pid
     nbdkit -i 127.0.0.1 -p "$port" -P "$TMP/tcp.pid" "$@" file disk || return
