@@ -25,4 +25,20 @@ is "a word of its new key" "$(offers key add -n key_fi)" "key_file="
 is "a word of the key of a stream" "$(offers export --der -n key_fi)" "key_file="
 : >"$TMP/some-image"
 is "a file" "$(offers info "$TMP/some-im")" "$TMP/some-image"
+is "what readline has divided" "$(offers mount -o tpm = 2.0,key_fi)" "2.0,key_file="
+is "a value of a word" "$(offers mount -o tpm =)" "2.0 1.2"
+is "a value of the second word" "$(offers mount -o ro,key_format = pass)" "passphrase"
+is "a value of a switch" "$(offers format --profile = v)" "vm"
+is "a file for a word that takes any" "$(offers mount -o key_file = "$TMP/some-im")" "$TMP/some-image"
+
+# all: each option of each command is offered somewhere
+commands=$("$VNVRAM" help | sed -n 's/^  \([a-z]*\) .*/\1/p')
+[ "$(wc -w <<<"$commands")" -ge 8 ] || fail "help lists the commands" "$commands"
+for command in $commands; do
+    offered=$(
+        offers "$command" - | tr ' ' '\n' | grep -vxe '-o'
+        offers "$command" -o "" | tr ' ' '\n' | sed -n 's/^./-o &/p'
+    )
+    is "all options of $command" "$(sort -u <<<"$offered")" "$("$VNVRAM" "$command" --list-options | sort -u)"
+done
 finish

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# The man pages: valid POD, in one order, and each option of each command is explained.
+# The man pages: valid POD, in one order; each option of each command is explained, and shown in use.
 . "${srcdir:-.}/tests/lib.sh"
 need podchecker
+need python3
 
 order="NAME SYNOPSIS DESCRIPTION OPTIONS FILES EXIT\ STATUS SECURITY EXAMPLES SEE\ ALSO"
 order=$(eval "printf '%s\n' $order")
@@ -26,6 +27,12 @@ for command in $commands; do
         grep '^=item' "$pod" | grep -qF "B<${option%=}>" || missing+=" $option"
     done < <("$VNVRAM" "$command" --list-options)
     is "the page of $command explains its $options options" "$missing" ""
+    mapfile -t list < <("$VNVRAM" "$command" --list-options)
+    is "the page of $command shows each option in an example" \
+        "$(python3 "$srcdir/tests/examples.py" "$VNVRAM" "$pod" "$command" "${list[@]%=}")" ""
+    is "the page of $command explains no others" \
+        "$(sed -n '/^=head1 OPTIONS/,/^=head1 FILES/s/^=item //p' "$pod" | grep -oP 'B<\K(--|-o )[^<>]+' |
+            grep -vxFf <(printf '%s\n' "${list[@]%=}"))" ""
     check "$command has its two general options" test "$options" -ge 2
 done
 finish
