@@ -8,11 +8,13 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #ifdef HAVE_LINUX_LANDLOCK_H
 #include <linux/landlock.h>
 #endif
@@ -490,4 +492,49 @@ sandbox_enter(const struct sandbox_options *opt)
         return report(r, "cannot enter the sandbox (seccomp): %s; -o sandbox=off does without",
                       errno_text(r));
     return 0;
+}
+
+/* ---- helpers --------------------------------------------------------------------------------- */
+
+static void
+keep_only(int fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    for (int i = 0; null >= 0 && i < SANDBOX_HELPER_FD; i++)
+        dup2(null, i);
+    dup2(fd, SANDBOX_HELPER_FD);
+    close_range(SANDBOX_HELPER_FD + 1, ~0U, 0);
+    fcntl(SANDBOX_HELPER_FD, F_SETFD, FD_CLOEXEC);
+}
+
+static int
+confine_helper(const struct sandbox_helper *h)
+{
+    const struct sandbox_options opt = {
+        .calls = h->calls, .n_calls = h->n_calls, .paths = SANDBOX_ANY_PATH};
+    int r;
+
+    sandbox_bound_capabilities(h->capabilities);
+    r = sandbox_keep_capabilities(h->capabilities);
+    return r < 0 ? r : sandbox_enter(&opt);
+}
+
+int
+sandbox_be_helper(const struct sandbox_helper *h, int fd, bool confined)
+{
+    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
+    sigset_t none;
+
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    prctl(PR_SET_NAME, h->name);
+    prctl(PR_SET_DUMPABLE, 0);
+    setsid();
+    keep_only(fd);
+    if (chdir("/") < 0)
+        return -errno;
+    return confined ? confine_helper(h) : 0;
 }

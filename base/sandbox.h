@@ -56,6 +56,23 @@ struct sandbox_options {
  * nothing. */
 int sandbox_enter(const struct sandbox_options *opt);
 
+/* A small process beside the daemon: forked off it early, it does one thing for it, with a right
+ * that the daemon gives up, for as long as their socket lasts. */
+struct sandbox_helper {
+    const char *name; /* for ps */
+    const int *calls; /* as in sandbox_options; with any path */
+    size_t n_calls;
+    uint64_t capabilities; /* that it keeps */
+};
+
+enum { SANDBOX_HELPER_FD = 3 };
+
+/* What such a process does first: it has @fd as SANDBOX_HELPER_FD, and nothing else of the
+ * daemon's; /dev/null is its standard descriptors, "/" its directory.  It has a session of its own,
+ * ignores the signals that end one, and leaves no core.  @confined: it enters its sandbox.  Returns
+ * 0 or a negative errno. */
+int sandbox_be_helper(const struct sandbox_helper *h, int fd, bool confined);
+
 /* The version of Landlock's interface that the kernel has; 0: none. */
 int sandbox_landlock_version(void);
 

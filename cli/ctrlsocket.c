@@ -10,10 +10,8 @@
 #include <linux/capability.h>
 #include <poll.h>
 #include <seccomp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -29,32 +27,6 @@ struct made {
 /* ---- the helper ------------------------------------------------------------------------------ */
 
 static void
-keep_only(int fd)
-{
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    for (int i = 0; null >= 0 && i <= STDERR_FILENO; i++)
-        dup2(null, i);
-    dup2(fd, STDERR_FILENO + 1);
-    close_range(STDERR_FILENO + 2, ~0U, 0);
-}
-
-/* Only the right to remove from a directory of others'. */
-static int
-confine(void)
-{
-    static const int calls[] = {SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(lstat)};
-    const struct sandbox_options opt = {
-        .calls = calls, .n_calls = sizeof calls / sizeof *calls, .paths = SANDBOX_ANY_PATH};
-    const uint64_t keep = SANDBOX_CAP(CAP_DAC_OVERRIDE) | SANDBOX_CAP(CAP_FOWNER);
-    int r;
-
-    sandbox_bound_capabilities(keep);
-    r = sandbox_keep_capabilities(keep);
-    return r < 0 ? r : sandbox_enter(&opt);
-}
-
-static void
 remove_made(const struct made *m)
 {
     const char *path = m->sun.sun_path;
@@ -65,21 +37,23 @@ remove_made(const struct made *m)
         unlinkat(AT_FDCWD, path, 0);
 }
 
-/* The sockets' end is the daemon's word, or its death. */
+/* It has the right to remove from a directory of others'.  The sockets' end is the daemon's word,
+ * or its death. */
 static __attribute__((noreturn)) void
 keep(const struct made made[SOCKETS], size_t n, int fd, bool sandbox)
 {
-    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+    static const int calls[] = {SCMP_SYS(unlink), SCMP_SYS(unlinkat), SCMP_SYS(lstat)};
+    static const struct sandbox_helper helper = {
+        .name = "vnvram-socket",
+        .calls = calls,
+        .n_calls = sizeof calls / sizeof *calls,
+        .capabilities = SANDBOX_CAP(CAP_DAC_OVERRIDE) | SANDBOX_CAP(CAP_FOWNER),
+    };
     char byte;
 
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-        signal(ignored[i], SIG_IGN);
-    setsid();
-    prctl(PR_SET_NAME, "vnvram-socket");
-    keep_only(fd);
-    if (chdir("/") < 0 || (sandbox && confine() < 0))
+    if (sandbox_be_helper(&helper, fd, sandbox) < 0)
         _exit(EXIT_FAILURE);
-    while (read(STDERR_FILENO + 1, &byte, 1) < 0 && errno == EINTR)
+    while (read(SANDBOX_HELPER_FD, &byte, 1) < 0 && errno == EINTR)
         ;
     for (size_t i = 0; i < n; i++)
         remove_made(&made[i]);

@@ -4,16 +4,13 @@
 #include "base/sandbox.h"
 #include "base/scope.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <pthread.h>
 #include <seccomp.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -59,34 +56,6 @@ now_ms(void)
 }
 
 /* ---- the child ------------------------------------------------------------------------------ */
-
-static void
-keep_only(int fd)
-{
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    for (int i = 0; null >= 0 && i <= STDERR_FILENO; i++)
-        dup2(null, i);
-    dup2(fd, STDERR_FILENO + 1);
-    close_range(STDERR_FILENO + 2, ~0U, 0);
-}
-
-/* With the right to files of others, as the daemon had when it opened them. */
-static int
-confine(void)
-{
-    static const int calls[] = {SCMP_SYS(open),     SCMP_SYS(openat),    SCMP_SYS(stat),
-                                SCMP_SYS(lstat),    SCMP_SYS(ioctl),     SCMP_SYS(flock),
-                                SCMP_SYS(readlink), SCMP_SYS(getdents64)};
-    const struct sandbox_options opt = {
-        .calls = calls, .n_calls = sizeof calls / sizeof *calls, .paths = SANDBOX_ANY_PATH};
-    const uint64_t keep = SANDBOX_CAP(CAP_DAC_OVERRIDE) | SANDBOX_CAP(CAP_DAC_READ_SEARCH);
-    int r;
-
-    sandbox_bound_capabilities(keep);
-    r = sandbox_keep_capabilities(keep);
-    return r < 0 ? r : sandbox_enter(&opt);
-}
 
 /* The daemon reports it. */
 static void
@@ -141,25 +110,25 @@ serve_one(int fd, const struct request *q, const char *path)
     return send_answer(fd, &a);
 }
 
+/* It has the right to files of others, as the daemon had when it opened them. */
 static void
-serve(const char *const paths[FILES], bool sandbox)
+serve(const char *const paths[FILES], int fd, bool sandbox)
 {
-    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
-    int fd = STDERR_FILENO + 1;
+    static const int calls[] = {SCMP_SYS(open),     SCMP_SYS(openat),    SCMP_SYS(stat),
+                                SCMP_SYS(lstat),    SCMP_SYS(ioctl),     SCMP_SYS(flock),
+                                SCMP_SYS(readlink), SCMP_SYS(getdents64)};
+    static const struct sandbox_helper helper = {
+        .name = "vnvram-image",
+        .calls = calls,
+        .n_calls = sizeof calls / sizeof *calls,
+        .capabilities = SANDBOX_CAP(CAP_DAC_OVERRIDE) | SANDBOX_CAP(CAP_DAC_READ_SEARCH),
+    };
     struct request q;
-    sigset_t none;
 
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-        signal(ignored[i], SIG_IGN);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_NAME, "vnvram-image");
-    prctl(PR_SET_DUMPABLE, 0);
-    setsid();
-    if (chdir("/") < 0 || (sandbox && confine() < 0))
+    if (sandbox_be_helper(&helper, fd, sandbox) < 0)
         return;
-    while (recv(fd, &q, sizeof q, 0) == (ssize_t)sizeof q)
-        if (serve_one(fd, &q, q.file < FILES ? paths[q.file] : NULL) < 0)
+    while (recv(SANDBOX_HELPER_FD, &q, sizeof q, 0) == (ssize_t)sizeof q)
+        if (serve_one(SANDBOX_HELPER_FD, &q, q.file < FILES ? paths[q.file] : NULL) < 0)
             return;
 }
 
@@ -192,8 +161,7 @@ reopener_new(struct reopener **out, const char *image, const char *anchor, bool 
         return report(-errno, "cannot make a socket: %s", errno_text(-errno));
     r->pid = fork();
     if (r->pid == 0) {
-        keep_only(fds[1]);
-        serve(paths, sandbox);
+        serve(paths, fds[1], sandbox);
         _exit(EXIT_SUCCESS);
     }
     close(fds[1]);

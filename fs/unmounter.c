@@ -5,14 +5,11 @@
 #include "base/scope.h"
 #include "fs/mountinfo.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
 #include <seccomp.h>
-#include <signal.h>
 #include <stdint.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -58,54 +55,25 @@ detach(const char *dir, dev_t dev)
     return errno == EPERM ? run_fusermount(dir) : -errno;
 }
 
+/* It has the capability to unmount, and to reach the mount point through others' directories. */
 static void
-keep_only(int fd)
-{
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-    for (int i = 0; null >= 0 && i <= STDERR_FILENO; i++)
-        dup2(null, i);
-    dup2(fd, STDERR_FILENO + 1);
-    close_range(STDERR_FILENO + 2, ~0U, 0);
-    fcntl(STDERR_FILENO + 1, F_SETFD, FD_CLOEXEC);
-}
-
-/* With the capability to unmount, and to reach the mount point through others' directories. */
-static int
-confine(void)
+serve(const char *dir, int fd, bool sandbox)
 {
     static const int calls[] = {SCMP_SYS(openat), SCMP_SYS(umount2)};
-    const struct sandbox_options opt = {
-        .calls = calls, .n_calls = sizeof calls / sizeof *calls, .paths = SANDBOX_ANY_PATH};
-    const uint64_t keep = SANDBOX_CAP(CAP_SYS_ADMIN) | SANDBOX_CAP(CAP_DAC_READ_SEARCH);
-    int r;
-
-    sandbox_bound_capabilities(keep);
-    r = sandbox_keep_capabilities(keep);
-    return r < 0 ? r : sandbox_enter(&opt);
-}
-
-static void
-serve(const char *dir, bool sandbox)
-{
-    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
-    int fd = STDERR_FILENO + 1;
-    sigset_t none;
+    static const struct sandbox_helper helper = {
+        .name = "vnvram-unmount",
+        .calls = calls,
+        .n_calls = sizeof calls / sizeof *calls,
+        .capabilities = SANDBOX_CAP(CAP_SYS_ADMIN) | SANDBOX_CAP(CAP_DAC_READ_SEARCH),
+    };
     dev_t dev;
 
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-        signal(ignored[i], SIG_IGN);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_NAME, "vnvram-unmount");
-    prctl(PR_SET_DUMPABLE, 0);
-    setsid();
-    if (chdir("/") < 0 || (sandbox && confine() < 0))
+    if (sandbox_be_helper(&helper, fd, sandbox) < 0)
         return;
-    while (recv(fd, &dev, sizeof dev, 0) == (ssize_t)sizeof dev) {
+    while (recv(SANDBOX_HELPER_FD, &dev, sizeof dev, 0) == (ssize_t)sizeof dev) {
         int r = detach(dir, dev);
 
-        if (send(fd, &r, sizeof r, MSG_NOSIGNAL) < 0)
+        if (send(SANDBOX_HELPER_FD, &r, sizeof r, MSG_NOSIGNAL) < 0)
             return;
     }
 }
@@ -129,8 +97,7 @@ unmounter_new(struct unmounter **out, const char *dir, bool sandbox)
     u->fd = pair[0];
     u->pid = fork();
     if (u->pid == 0) {
-        keep_only(pair[1]);
-        serve(dir, sandbox);
+        serve(dir, pair[1], sandbox);
         _exit(0);
     }
     close(pair[1]);
