@@ -41,11 +41,17 @@ qemu() { # SOCKET FILE [ARGUMENT...]
     pids+=("$last")
 }
 
-kit() { # SOCKET [ARGUMENT...]
-    rm -f "$1" "$1.pid"
-    nbdkit -U "$TMP/$1" -P "$TMP/$1.pid" "${@:2}" || return
-    last=$(cat "$1.pid")
+# PIDFILE ARGUMENT...: nbdkit goes to the background before it writes its PID.
+background_nbdkit() {
+    rm -f "$1"
+    nbdkit -P "$TMP/$1" "${@:2}" && wait_until 20 test -s "$1" || return
+    last=$(cat "$1")
     pids+=("$last")
+}
+
+kit() { # SOCKET [ARGUMENT...]
+    rm -f "$1"
+    background_nbdkit "$1.pid" -U "$TMP/$1" "${@:2}"
 }
 
 gone() {
@@ -54,8 +60,7 @@ gone() {
 
 # The server last started: ended, and its socket gone.
 end() {
-    kill "${1:--TERM}" "$last" 2>/dev/null
-    wait_until 20 gone "$last"
+    kill "${1:--TERM}" "$last" && wait_until 20 gone "$last" || fail "a server ends when it is told to"
     rm -f "${2-}"
 }
 
@@ -352,10 +357,7 @@ while True:
         pass
 print(s.getsockname()[1])')
 tcp() { # [ARGUMENT...]
-    rm -f tcp.pid
-    nbdkit -i 127.0.0.1 -p "$port" -P "$TMP/tcp.pid" "$@" file disk || return
-    last=$(cat tcp.pid)
-    pids+=("$last")
+    background_nbdkit tcp.pid -i 127.0.0.1 -p "$port" "$@" file disk
 }
 psktool -u vm -p "$TMP/psk" >/dev/null
 mkdir ca
@@ -396,6 +398,7 @@ check "a warning where others can listen" sh -c '
     ip=$(hostname -I 2>/dev/null | cut -d" " -f1)
     [ -n "$ip" ] || { echo "# this host has no address"; exit 0; }
     nbdkit -i "$ip" -p '"$port"' -P tcp2.pid file disk || exit 1
+    until [ -s tcp2.pid ]; do sleep 0.1; done
     "$0" mount -o ro "nbd://$ip:'"$port"'/" mnt 2>warning && "$0" unmount mnt
     kill "$(cat tcp2.pid)"
     grep -q "in the clear" warning' "$VNVRAM"
