@@ -27,6 +27,8 @@ enum {
     LOOK_AFTER_MS = 2000, /* when to look what keeps it */
     FORCE_WAIT_MS = 2000, /* between one sharper means and the next */
     STATUS_MAX = 64 * 1024,
+    PASSING_MS = 1500, /* how long a user may be one of a moment, such as vnvram status */
+    PASSING_POLL_MS = 50,
     USERS_SHOWN = 3,
 };
 
@@ -255,9 +257,9 @@ struct users {
     bool tpm; /* the daemon's own child */
 };
 
-/* Who uses the mount; the first few are reported. */
+/* Who uses the mount; @tell: the first few are reported. */
 static struct users
-find_users(const struct target *t)
+find_users(const struct target *t, bool tell)
 {
     struct users u = {0};
     DIR *proc = opendir("/proc");
@@ -270,7 +272,7 @@ find_users(const struct target *t)
             continue;
         if (t->pid > 0 && process_number(pid, "PPid") == t->pid)
             u.tpm = true;
-        else if (u.others++ < USERS_SHOWN)
+        else if (u.others++ < USERS_SHOWN && tell)
             report(0, "%s: in use by process %d", t->mount.dir, (int)pid);
     }
     if (proc)
@@ -390,9 +392,10 @@ ask_daemon(const struct target *t)
 }
 
 /* Without privilege, or where the TPM's process keeps the mount busy, the daemon has to do it; and
- * only when nobody would lose a file. */
+ * only when nobody would lose a file.  -EAGAIN: somebody uses
+ * the mount; the @last time that is said. */
 static int
-unmount_orderly(const struct target *t)
+try_to_unmount(const struct target *t, bool last)
 {
     int r = umount2(t->mount.dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
     struct users u;
@@ -401,12 +404,29 @@ unmount_orderly(const struct target *t)
         return wait_for_end(t);
     if (r != -EPERM && r != -EBUSY)
         return report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r));
-    u = find_users(t);
+    u = find_users(t, last);
     if (u.others > 0 || (r == -EBUSY && !u.tpm))
-        return report(-EBUSY, "%s: in use; what to do: end what uses it, or see --lazy and --force",
-                      t->mount.dir);
+        return -EAGAIN;
     r = ask_daemon(t);
     return r < 0 ? r : wait_for_end(t);
+}
+
+/* Whoever looks at a mount, as vnvram status does, has a file of it open for a moment. */
+static int
+unmount_orderly(const struct target *t)
+{
+    int r = -EAGAIN;
+
+    for (int ms = 0; r == -EAGAIN && ms <= PASSING_MS; ms += PASSING_POLL_MS) {
+        if (ms > 0)
+            poll(NULL, 0, PASSING_POLL_MS);
+        r = try_to_unmount(t, ms == PASSING_MS);
+    }
+    return r == -EAGAIN ? report(-EBUSY,
+                                 "%s: in use; what to do: end what uses it, or see --lazy and "
+                                 "--force",
+                                 t->mount.dir)
+                        : r;
 }
 
 /* Ends the daemon whoever uses the mount: what is committed stays, open files are lost to their

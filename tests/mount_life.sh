@@ -217,6 +217,11 @@ done
 is "what a truncating open left is there after umount, 40 times" "$lost" 0
 
 mounted "$img" "$dir"
+sleep 0.3 <"$dir/.vnvram/status" &
+check "unmount waits for whoever only takes a look" "$VNVRAM" unmount "$dir"
+wait $!
+
+mounted "$img" "$dir"
 exec 8<"$dir/file"
 check_exit 11 "unmount says that the mount is in use" "$VNVRAM" unmount "$dir"
 matches "and by whom" "$ERR" "in use by process $$"
