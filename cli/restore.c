@@ -8,6 +8,7 @@
 #include "cli/openimage.h"
 #include "cli/parcel.h"
 #include "cli/tpmname.h"
+#include "fs/node.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -225,7 +226,8 @@ take_attributes(const struct site *s, int fd, int from)
     return 0;
 }
 
-/* Its name is stored with its bytes and the name that it takes, in one commit: the rename's. */
+/* A draft: what ends us leaves nothing of it.  Its bytes and the name that it takes are stored in
+ * one commit, the rename's. */
 static int
 replace(const struct site *s, int from, const struct vault *v)
 {
@@ -234,7 +236,7 @@ replace(const struct site *s, int from, const struct vault *v)
     ssize_t n = 0;
     int r = 0;
 
-    snprintf(temp, sizeof temp, ".restore.%d", (int)getpid());
+    snprintf(temp, sizeof temp, DRAFT_PREFIX "%d", (int)getpid());
     fd = openat(s->root, temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -246,8 +248,6 @@ replace(const struct site *s, int from, const struct vault *v)
         r = take_attributes(s, fd, from);
     if (r == 0 && renameat(s->root, temp, s->root, s->name) < 0)
         r = -errno;
-    if (r < 0)
-        unlinkat(s->root, temp, 0);
     return r;
 }
 

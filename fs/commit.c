@@ -183,7 +183,7 @@ sync_wanted(const struct handle *h)
 {
     const struct node *n = h->node;
 
-    return n->name && (n->changed || !n->stored || n->attr_changed);
+    return node_is_kept(n) && (n->changed || !n->stored || n->attr_changed);
 }
 
 /* A handle's flush speaks for what was written through it, and nobody's speaks for a mapping's
@@ -194,7 +194,7 @@ flush_wanted(const struct handle *h)
 {
     const struct node *n = h->node;
 
-    return n->name && n->changed && ((h->pending & DID_WRITE) || (n->pages && writable(h)));
+    return node_is_kept(n) && n->changed && ((h->pending & DID_WRITE) || (n->pages && writable(h)));
 }
 
 /* The rest, unless another handle is going to speak for it. */
@@ -203,7 +203,7 @@ release_wanted(const struct handle *h)
 {
     const struct node *n = h->node;
 
-    if (!n->name || !n->changed)
+    if (!node_is_kept(n) || !n->changed)
         return false;
     for (const struct handle *o = n->handles; o; o = o->next)
         if (o != h && (o->pending || (n->pages && writable(o) && !writable(h))))
@@ -316,7 +316,7 @@ half_written(const struct node *n)
 static bool
 name_is_new(const struct node *n)
 {
-    return n->name && !n->stored;
+    return node_is_kept(n) && !n->stored;
 }
 
 static bool

@@ -156,6 +156,8 @@ node_retire(struct nodes *ns, struct node *n)
 
     if (n->handles || n->pins)
         return SLOT_NONE;
+    if (n->draft && n->name)
+        free(unlink_name(ns, n));
     if (!n->name || !n->changed) {
         blob_put(n->blob);
         n->blob = NULL;
@@ -474,7 +476,7 @@ nodes_next(struct nodes *ns, uint64_t after, struct node_stat *st, char name[NAM
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&ns->lock);
     size_t at = after == UINT64_MAX ? ns->n_ids : id_place(ns, after + 1);
 
-    while (at < ns->n_ids && !ns->by_id[at]->name)
+    while (at < ns->n_ids && !node_is_kept(ns->by_id[at]))
         at++;
     if (at == ns->n_ids)
         return false;
@@ -547,6 +549,12 @@ static int
 check_name(const char *name)
 {
     return strlen(name) > NAME_MAX_LEN ? -ENAMETOOLONG : 0;
+}
+
+bool
+name_is_draft(const char *name)
+{
+    return strncmp(name, DRAFT_PREFIX, strlen(DRAFT_PREFIX)) == 0;
 }
 
 int
@@ -762,8 +770,10 @@ node_create(struct nodes *ns, const char *name, const struct file_attr *who, int
     }
     if (r < 0)
         return r;
-    if (is_new)
+    if (is_new) {
         (*h)->pending = DID_CREATE;
+        n->draft = name_is_draft(name);
+    }
     n->lookups++;
     fill_stat(ns, n, st);
     return 0;
@@ -887,6 +897,9 @@ apply_rename(struct nodes *ns, struct node *a, struct node *b, char **name, bool
         free(old);
     }
     a->attr.ctime = *now;
+    a->draft = false;
+    if (b)
+        b->draft = false;
 }
 
 static int
@@ -948,7 +961,7 @@ truncate_by_name(struct nodes *ns, struct node *n, const struct attr_change *ch,
     if (r < 0)
         return r;
     attr_apply(&n->attr, ch, now);
-    return n->name ? commit_file(ns, n) : 0;
+    return node_is_kept(n) ? commit_file(ns, n) : 0;
 }
 
 /* Attributes are committed without the bytes that are being written. */

@@ -92,6 +92,13 @@ int nodes_get_space(struct nodes *ns, struct nodes_space *space);
 
 /* Names come without '/' and are not reserved ones; longer than NAME_MAX_LEN: -ENAMETOOLONG. */
 
+/* A file that is created by a name that begins so is a draft: not listed, in the store under no
+ * name, and gone with its last handle, unless a rename has made it a file by then.  What ends
+ * whoever writes it leaves nothing, as with O_TMPFILE, which FUSE has in newer kernels only. */
+#define DRAFT_PREFIX ".vnvram-draft."
+
+bool name_is_draft(const char *name);
+
 /* Each success counts one lookup; so do node_create() and node_mknod().  A node lives until its
  * name, its handles and its lookups are gone. */
 int node_lookup(struct nodes *ns, const char *name, struct node_stat *st);

@@ -33,6 +33,8 @@ struct node {
     unsigned pins; /* calls that let go of the lock and come back */
     struct handle *handles;
 
+    bool draft; /* see DRAFT_PREFIX */
+
     bool stored;            /* the store has an entry, with... */
     uint32_t home;          /* ...this slot, */
     struct content content; /* this content */
@@ -84,6 +86,13 @@ node_capacity(const struct nodes *ns, const struct node *n)
     return n->slot == SLOT_NONE ? 0 : store_slot_capacity(ns->store, n->slot);
 }
 
+/* It has a name that the store is to have, too. */
+static inline bool
+node_is_kept(const struct node *n)
+{
+    return n->name && !n->draft;
+}
+
 struct node *nodes_find(const struct nodes *ns, uint64_t id); /* NULL: none */
 /* Makes the files those of the store's entries: a node for each, names and attributes as there.
  * Both locks are held; what a node that has no name any more leaves is dropped. */
@@ -92,9 +101,9 @@ void nodes_now(const struct nodes *ns, struct timespec *now);
 int nodes_read_only(const struct nodes *ns); /* 0, or -EROFS */
 void attr_apply(struct file_attr *attr, const struct attr_change *ch, const struct timespec *now);
 
-/* Drops what the node keeps in memory if nobody needs it, and all of an unlinked one that nobody
- * has open; frees it once it is forgotten, too.  Returns the slot to drop after unlocking, or
- * SLOT_NONE. */
+/* Drops what the node keeps in memory if nobody needs it, and all of a draft or an unlinked one
+ * that nobody has open; frees it once it is forgotten, too.  Returns the slot to drop after
+ * unlocking, or SLOT_NONE. */
 uint32_t node_retire(struct nodes *ns, struct node *n);
 /* What node_retire() returned goes back to the store; without lock. */
 void nodes_drop_slot(struct nodes *ns, uint32_t slot);

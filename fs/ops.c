@@ -150,6 +150,13 @@ memory_of(const struct fs *fs)
     return fs->settled_here ? FOREVER : 0;
 }
 
+/* A draft's name goes without a word to the kernel. */
+static double
+memory_of_name(const struct fs *fs, const char *name)
+{
+    return name_is_draft(name) ? 0 : memory_of(fs);
+}
+
 static double
 timeout_of(fuse_ino_t ino, double memory)
 {
@@ -323,7 +330,7 @@ reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
 static void
 op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    double memory = memory_of(fs_of(req));
+    double memory = memory_of_name(fs_of(req), name);
     struct fuse_entry_param e = {.entry_timeout = memory}; /* "no such name", to be remembered */
     struct stat st;
     int r = lookup(fs_of(req), parent, name, &st);
@@ -471,7 +478,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 {
     struct fs *fs = fs_of(req);
     struct file_attr who = creator(req, mode);
-    double memory = memory_of(fs);
+    double memory = memory_of_name(fs, name);
     struct fuse_entry_param e;
     struct handle *h;
     struct node_stat n;

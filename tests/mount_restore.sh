@@ -53,6 +53,25 @@ mv mnt/temp mnt/large
 check "what a rename displaced is restored" "$VNVRAM" restore mnt large
 is "every byte" "$(hash mnt/large)" "$old"
 check "and back" "$VNVRAM" restore mnt large
+
+# Killed in the middle: its first write to a file does it.
+killed_restore() (
+    ulimit -f 0
+    exec "$VNVRAM" restore mnt large
+)
+room=$(stat -f -c %f mnt)
+has_room() {
+    [ "$(stat -f -c %f mnt)" = "$1" ]
+}
+generation=$(jq .generation mnt/.vnvram/status)
+now=$(hash mnt/large)
+check_exit 153 "restore can be killed" killed_restore
+check "and its room is free again" wait_until 10 has_room "$room"
+is "no other file is there" "$(ls -A mnt)" $'f\ngone\nlarge\nnew'
+is "and what is there is as it was" "$(hash mnt/large)" "$now"
+is "nothing was committed" "$(jq .generation mnt/.vnvram/status)" "$generation"
+check "it can be done again" "$VNVRAM" restore mnt large
+is "whole" "$(hash mnt/large)" "$old"
 check "unmounts" unmounted mnt
 check "the image checks" "$VNVRAM" check a.img
 

@@ -890,6 +890,58 @@ rename_is_one_commit_that_carries_the_renamed_files_bytes(void **state)
 }
 
 static void
+a_draft_is_gone_with_its_last_handle(void **state)
+{
+    char name[NAME_MAX_LEN + 1];
+    struct node_stat st;
+    struct handle *h, *other;
+
+    (void)state;
+    commits = 0;
+    h = create(DRAFT_PREFIX "1", O_RDWR);
+    put(h, "half of it");
+    assert_int_equal(node_fsync(ns, h), 0);
+    assert_int_equal(node_flush(ns, h), 0);
+    assert_int_equal(nodes_sync(ns), 0);
+    assert_stored(DRAFT_PREFIX "1", NULL);
+    assert_false(nodes_next(ns, 0, &st, name));
+    assert_int_equal(node_lookup(ns, DRAFT_PREFIX "1", &st), 0);
+    assert_int_equal(node_open(ns, st.id, O_RDONLY, true, &other), 0);
+    release(h);
+    assert_int_equal(node_lookup(ns, DRAFT_PREFIX "1", &st), 0);
+    finish(other);
+    assert_int_equal(node_lookup(ns, DRAFT_PREFIX "1", &st), -ENOENT);
+    assert_int_equal(slots_used(), 0);
+    reopen();
+    assert_false(nodes_next(ns, 0, &st, name));
+}
+
+static void
+a_draft_becomes_a_file_by_a_rename(void **state)
+{
+    struct attr_change ch = {.set = SET_MODE | SET_SIZE, .mode = 0640, .size = 3};
+    struct node_stat st;
+    struct handle *h;
+
+    (void)state;
+    make_file("a", "old");
+    commits = 0;
+    h = create(DRAFT_PREFIX "1", O_RDWR);
+    put(h, "newer");
+    assert_int_equal(node_lookup(ns, DRAFT_PREFIX "1", &st), 0);
+    assert_int_equal(node_change(ns, st.id, NULL, &ch, &st), 0);
+    assert_int_equal(commits, 0);
+    assert_int_equal(node_rename(ns, DRAFT_PREFIX "1", "a", 0), 0);
+    assert_int_equal(commits, 1);
+    assert_stored("a", "new");
+    finish(h);
+    assert_shows("a", "new");
+    assert_int_equal(look("a").attr.mode, 0640);
+    reopen();
+    assert_shows("a", "new");
+}
+
+static void
 rename_leaves_the_displaced_file_to_who_has_it_open(void **state)
 {
     struct handle *old;
@@ -1742,6 +1794,8 @@ main(void)
         CASE(rounds_of_create_rename_unlink_leak_nothing),
         CASE(fallocate_grows_reserves_and_zeroes),
         CASE(rename_is_one_commit_that_carries_the_renamed_files_bytes),
+        CASE(a_draft_is_gone_with_its_last_handle),
+        CASE(a_draft_becomes_a_file_by_a_rename),
         CASE(rename_leaves_the_displaced_file_to_who_has_it_open),
         CASE(rename_does_not_carry_the_displaced_files_bytes),
         CASE(exchange_swaps_two_files_in_one_commit),
