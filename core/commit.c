@@ -90,37 +90,41 @@ commit_directory(struct store *s, struct directory *next)
 /* ---- the frame ---------------------------------------------------------------------------------
  */
 
-/* Whether the superblocks are still ours.  A copy that was bad before may be so. */
-bool
-has_our_superblock(struct store *s)
+int
+check_our_superblock(struct store *s)
 {
     AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
     AUTO_FREE struct superblock *sb = malloc(sizeof *sb);
 
-    for (unsigned copy = 0; buf && sb && copy < 2; copy++) {
+    if (!buf || !sb)
+        return -ENOMEM;
+    for (unsigned copy = 0; copy < 2; copy++) {
         int r = superblock_load(s->dev, copy, buf, sb);
 
+        if (r == -ENOMEM)
+            return r;
         if (r == 0 ? sb->sequence != s->sb.sequence || memcmp(sb->uuid, s->sb.uuid, UUID_SIZE) != 0
                    : copy == s->sb_best)
-            return false;
+            return -EUCLEAN;
     }
-    return buf && sb;
+    return 0;
 }
 
 /* Whether recovery would find the very directory that we have committed, and all its contents
  * whole. */
-static bool
-has_our_directory(struct store *s)
+static int
+check_our_directory(struct store *s)
 {
     struct recovery rec;
     bool same;
+    int r = recover_directory(s->dev, s->sealer, &s->sb, false, &rec);
 
-    if (recover_directory(s->dev, s->sealer, &s->sb, false, &rec) < 0)
-        return false;
+    if (r < 0)
+        return r == -ENOMEM ? r : -EUCLEAN;
     same = rec.dir.generation == s->dir.generation &&
            memcmp(rec.dir.digest, s->dir.digest, SEAL_TAG_SIZE) == 0;
     directory_fini(&rec.dir);
-    return same;
+    return same ? 0 : -EUCLEAN;
 }
 
 /* Whether it is at least where we have put it. */
@@ -136,16 +140,22 @@ has_our_newest(struct store *s)
 }
 
 /* Somebody has touched the file.  Changed owners, modes and links are harmless; other bytes are
- * not: what would be written over them might mix two states. */
+ * not: what would be written over them might mix two states.  Without the memory to tell, nothing
+ * is written, and the next one looks again. */
 static void
 judge_touch(struct store *s)
 {
-    if (s->read_only != 0 || (has_our_superblock(s) && has_our_directory(s)))
+    int r = s->read_only != 0 ? 0 : check_our_superblock(s);
+
+    if (r == 0 && s->read_only == 0)
+        r = check_our_directory(s);
+    s->unjudged = r == -ENOMEM;
+    if (r == 0 || s->unjudged)
         return;
-    s->read_only = -EUCLEAN;
+    s->read_only = r;
     s->read_only_why = "somebody else has written to the image";
-    report(-EUCLEAN, "%s: %s: read-only from now on; what lies there is no longer known",
-           s->dev->name, s->read_only_why);
+    report(r, "%s: %s: read-only from now on; what lies there is no longer known", s->dev->name,
+           s->read_only_why);
 }
 
 struct store *
@@ -155,11 +165,20 @@ commit_begin(struct store *s)
 
     pthread_mutex_lock(&s->lock);
     s->unsure |= news == DEV_UNKNOWN;
-    if (news == DEV_UNKNOWN && !(has_our_superblock(s) && has_our_newest(s)))
+    if (news == DEV_UNKNOWN && (check_our_superblock(s) < 0 || !has_our_newest(s)))
         news = DEV_TOUCHED;
-    if (news == DEV_TOUCHED)
+    if (news == DEV_TOUCHED || s->unjudged)
         judge_touch(s);
     return s;
+}
+
+int
+commit_allowed(const struct store *s)
+{
+    if (s->read_only != 0)
+        return -EROFS;
+    return s->unjudged ? report(-ENOMEM, "%s: no memory to see who has touched it", s->dev->name)
+                       : 0;
 }
 
 void
@@ -701,12 +720,11 @@ store_commit(struct store *s, const struct change *changes, size_t n, uint64_t *
 {
     AUTO(commit_endp) struct store *held = commit_begin(s);
     AUTO(plan_fini) struct plan p = {.s = s};
-    int r;
+    int r = commit_allowed(s);
 
     (void)held;
-    if (s->read_only != 0)
-        return -EROFS;
-    r = next_directory(s, &p.dir);
+    if (r == 0)
+        r = next_directory(s, &p.dir);
     if (r < 0)
         return r;
     p.writes = calloc(n + 1, sizeof p.writes[0]);
@@ -743,10 +761,12 @@ int
 store_settle(struct store *s)
 {
     AUTO(commit_endp) struct store *held = commit_begin(s);
+    int r;
 
     (void)held;
     if (s->unsure)
         judge_touch(s); /* all of it, once there is time */
     s->unsure = false;
-    return s->read_only != 0 ? -EROFS : settle_locked(s);
+    r = commit_allowed(s);
+    return r < 0 ? r : settle_locked(s);
 }

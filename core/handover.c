@@ -126,7 +126,9 @@ store_release(struct store *s, bool back)
         return 0;
     if (!dev_can_move(s->dev))
         return -EOPNOTSUPP;
-    r = s->read_only != 0 ? -EROFS : settle_locked(s);
+    r = commit_allowed(s);
+    if (r == 0)
+        r = settle_locked(s);
     return r < 0 ? r : leave_locked(s, back ? STORE_INCOMING : STORE_RELEASED);
 }
 
@@ -163,9 +165,11 @@ static int
 load_again(struct store *s)
 {
     struct recovery rec;
-    int r;
+    int r = check_our_superblock(s);
 
-    if (!has_our_superblock(s))
+    if (r == -ENOMEM)
+        return report(r, "%s: %s", s->dev->name, errno_text(r));
+    if (r < 0)
         return report(-ESTALE,
                       "%s: another image lies there, or its keys have changed: mount it anew",
                       s->dev->name);

@@ -23,7 +23,9 @@ struct store {
     uint32_t n_slots;
     uint32_t *holds; /* per slot: work on content that is not committed yet, open files */
     bool recovered;
-    bool unsure; /* somebody may have written to a bank: to be looked at when it settles */
+    bool unsure;   /* somebody may have written to a bank: to be looked at when it settles */
+    bool unjudged; /* somebody has touched the device, and memory was short to tell whether it is as
+                      it was */
     uint64_t flushes;
     const struct directory *in_flight; /* being written, not flushed yet; or NULL */
     int read_only;
@@ -85,13 +87,16 @@ int next_directory(struct store *s, struct directory *next);
  * the store knows it makes the store read-only for good. */
 struct store *commit_begin(struct store *s);
 void commit_endp(struct store **s);
+/* Within it: 0, -EROFS, or -ENOMEM (reported): nobody knows yet whether the image is as it was. */
+int commit_allowed(const struct store *s);
 /* Moves the anchor to the committed directory. */
 int commit_anchor(struct store *s);
 /* The one flush; a failure makes the store read-only for good. */
 int commit_flush(struct store *s);
 int settle_locked(struct store *s);
-/* Whether the superblocks on the device are those that the store knows. */
-bool has_our_superblock(struct store *s);
+/* Whether the superblocks on the device are those that the store knows; a copy that was bad before
+ * may be so.  0, -EUCLEAN or -ENOMEM, not reported. */
+int check_our_superblock(struct store *s);
 int fail_store(struct store *s, int r, const char *why);
 
 /* ---- witness.c

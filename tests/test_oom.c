@@ -418,6 +418,97 @@ no_lack_of_memory_leaves_it_open_which_keys_count(void **state)
     }
 }
 
+/* ---- a touch -----------------------------------------------------------------------------------
+ */
+
+static enum dev_news news; /* what the next commit is told */
+
+static enum dev_news
+tell_news(struct dev *d)
+{
+    enum dev_news told = news;
+
+    (void)d;
+    news = DEV_NO_NEWS;
+    return told;
+}
+
+static void
+end_commit(struct dev *d)
+{
+    (void)d;
+}
+
+static struct dev *
+touched_device(void *bytes, uint64_t size)
+{
+    static struct dev_ops ops;
+    struct dev *d = memdev_new(bytes, size);
+
+    ops = *d->ops;
+    ops.begin = tell_news;
+    ops.end = end_commit;
+    d->ops = &ops;
+    return d;
+}
+
+/* What a commit, or a settle, of a touched image returns, while an allocation fails. */
+static int
+change_touched(struct store *s, enum dev_news told, bool settle)
+{
+    int r;
+
+    news = told;
+    calls = 0;
+    counting = true;
+    r = settle ? store_settle(s) : put_content(s, "a", 9);
+    counting = false;
+    return r;
+}
+
+static bool
+try_touched(enum dev_news told, bool settle, bool by_another)
+{
+    uint64_t size;
+    AUTO_FREE void *bytes = sealed_image(&size, 7), *others = sealed_image(&size, 20);
+    struct job j = {.key = &user_key, .shown = 9, .tried = 9};
+    struct store_info info;
+    struct store *s;
+    int r;
+
+    assert_int_equal(open_image(&j, touched_device(bytes, size), &s), 0);
+    assert_int_equal(put_content(s, "b", 1), 0); /* so that there is something to settle */
+    if (by_another)
+        memcpy(bytes, others, size);
+    r = change_touched(s, told, settle);
+    assert_true(r == -ENOMEM || r == (by_another ? -EROFS : 0));
+    store_get_info(s, &info);
+    assert_int_equal(info.read_only, r == -EROFS ? -EUCLEAN : 0);
+    assert_int_equal(put_content(s, "a", 9), by_another ? -EROFS : 0);
+    store_close(s);
+    if (by_another)
+        assert_memory_equal(bytes, others, size);
+    else
+        verify(&j, memdev_new(bytes, size));
+    return calls >= failing;
+}
+
+static void
+no_lack_of_memory_hides_whose_a_touched_image_is(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        bool reached = true;
+
+        for (failing = 1; reached; failing++)
+            reached = try_touched(i & 1 ? DEV_TOUCHED : DEV_UNKNOWN, i & 2, i & 4);
+        assert_true(failing > 4);
+    }
+}
+
+/* ---- growth ------------------------------------------------------------------------------------
+ */
+
 /* Grows the image by @n slots, so many that its directories move, while an allocation fails. */
 static int
 grow(void *bytes, uint64_t size, uint32_t n)
@@ -506,6 +597,7 @@ main(void)
         cmocka_unit_test(every_allocation_of_an_unsealed_image_may_fail),
         cmocka_unit_test(every_allocation_of_a_sealed_image_may_fail),
         cmocka_unit_test(no_lack_of_memory_leaves_it_open_which_keys_count),
+        cmocka_unit_test(no_lack_of_memory_hides_whose_a_touched_image_is),
         cmocka_unit_test(no_lack_of_memory_leaves_an_image_half_grown),
     };
 
