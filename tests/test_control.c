@@ -1526,6 +1526,42 @@ lock_storage_between_a_state_and_init_changes_nothing(void **state)
     assert_int_equal(RUN(f, startup_clear), RC_INITIALIZE); /* it goes on */
 }
 
+/* Nor does it let a state be written over the one that is there. */
+static void
+lock_storage_before_a_state_changes_nothing_either(void **state)
+{
+    struct fixture *f = *state;
+    AUTO_FREE uint8_t *permanent = NULL, *running = NULL;
+    size_t permanent_len, running_len;
+    struct stat before, after;
+
+    start(f);
+    attach_and_start(f);
+    permanent = take_blob(f, 1, &permanent_len);
+    running = take_blob(f, 2, &running_len);
+    end_in_order(f); /* the state there is another one since: it was shut down */
+    assert_int_equal(fstatat(f->fd, "tpm2-00.permall", &before, 0), 0);
+    start_moving(f, true);
+    dial(f);
+    set_data_fd(f);
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    expect_moves(f, "t");
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0);
+    assert_int_equal(set_blob(f, 2, running, running_len), 0);
+    EXPECT(f, CODE(2, WORD(0)), RESULT(0x1f));
+    expect_moves(f, "g"); /* it is not the state that is there */
+    assert_int_equal(fstatat(f->fd, "tpm2-00.permall", &after, 0), 0);
+    assert_memory_equal(&before.st_mtim, &after.st_mtim, sizeof before.st_mtim);
+    assert_false(exists(f, "tpm2-00.volatilestate"));
+    EXPECT(f, CODE(0x13, WORD(0)), OK);
+    EXPECT(f, CODE(2, WORD(0)), OK); /* what is there will do: a tool has taken it */
+    expect_moves(f, "t");
+    EXPECT(f, CODE(0x0e), OK);
+    assert_int_equal(set_blob(f, 1, permanent, permanent_len), 0); /* it is ours by now */
+    EXPECT(f, CODE(2, WORD(0)), OK);
+    expect_moves(f, "");
+}
+
 static bool
 swtpm_is_kept_out(const struct fixture *f)
 {
@@ -1696,6 +1732,7 @@ main(void)
         T(a_tpm_whose_image_has_gone_fails_until_it_comes_back),
         T(who_waits_for_a_machine_does_nothing_before_it_comes),
         T(lock_storage_between_a_state_and_init_changes_nothing),
+        T(lock_storage_before_a_state_changes_nothing_either),
         T(a_tpm_that_could_not_be_given_up_runs_under_the_lock),
         T(a_state_that_makes_no_sense_replaces_nothing),
         T(a_store_that_fails_fails_the_channel),

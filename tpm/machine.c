@@ -79,6 +79,7 @@ give_up(struct machine *m)
     nvram_detach(m->nvram);
     if (m->move(m->move_arg, TPM_GIVE_UP, 0) == 0)
         m->place = MACHINE_INCOMING;
+    m->has_come = m->place == MACHINE_HERE;
 }
 
 static int
@@ -94,6 +95,7 @@ take_files(struct machine *m, unsigned wait_ms)
         return r;
     }
     m->place = MACHINE_HERE;
+    m->has_come = true;
     r = nvram_attach(m->nvram);
     if (r == 0)
         r = nvram_lock(m->nvram);
@@ -122,6 +124,7 @@ machine_power_on(struct machine *m, bool keep_volatile)
     if (r == 0)
         r = engine_start(m->version, m->nvram, keep_volatile);
     m->on = r == 0;
+    m->has_come &= !m->on;
     return r;
 }
 
@@ -206,7 +209,7 @@ settle_given(struct machine *m, enum nvram_item item)
 static bool
 is_coming(const struct machine *m)
 {
-    bool given = false;
+    bool given = m->has_come;
 
     for (int i = 0; i < NVRAM_ITEMS; i++)
         given |= m->given[i].data != NULL;

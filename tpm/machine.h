@@ -29,6 +29,7 @@ struct machine {
     int (*move)(void *arg, enum tpm_move move, unsigned wait_ms); /* NULL: they stay here */
     void *move_arg;
     struct given_blob given[NVRAM_ITEMS];
+    bool has_come; /* the files, and the machine has not been started on them yet */
 };
 
 /* @keep_volatile as in engine_start(). */
