@@ -952,6 +952,42 @@ it_ends_with_its_client_if_asked(void **state)
     assert_int_equal(f->state, TPM_STATE_STOPPED);
 }
 
+/* As a QEMU that quits, or is killed, in the middle of a command. */
+static void
+quit_without_a_word(struct fixture *f)
+{
+    attach_and_start(f);
+    put(f->data, create_primary, sizeof create_primary);
+    hang_up(f);
+}
+
+static void
+a_client_that_quits_in_the_middle_of_a_command_leaves_the_tpm_to_the_next(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    for (int i = 0; i < 3; i++)
+        quit_without_a_word(f);
+    attach_and_start(f);
+    assert_int_equal(RUN(f, get_random), 0);
+    EXPECT(f, CODE(3), OK);
+    wait_for(f, has_ended);
+}
+
+static void
+it_ends_with_a_client_in_the_middle_of_a_command_if_asked(void **state)
+{
+    struct fixture *f = *state;
+    struct tpm_options opt = version_2(f);
+
+    opt.terminate = true;
+    start_as(f, &opt);
+    quit_without_a_word(f);
+    wait_for(f, has_ended);
+    assert_int_equal(f->state, TPM_STATE_STOPPED);
+}
+
 static void
 it_serves_a_connected_socket(void **state)
 {
@@ -1710,6 +1746,8 @@ main(void)
         T(one_client_at_a_time),
         T(the_data_channel_goes_with_its_client),
         T(it_ends_with_its_client_if_asked),
+        T(a_client_that_quits_in_the_middle_of_a_command_leaves_the_tpm_to_the_next),
+        T(it_ends_with_a_client_in_the_middle_of_a_command_if_asked),
         T(it_serves_a_connected_socket),
         T(it_starts_up_by_itself_if_asked),
         T(commands_may_come_without_a_control_client),
