@@ -60,6 +60,7 @@ next_directory(struct store *s, struct directory *next)
     next->committed = now.tv_sec;
     next->clean = false;
     next->resealing = false;
+    next->owner = s->mark;
     return 0;
 }
 
@@ -724,6 +725,8 @@ store_commit(struct store *s, const struct change *changes, size_t n, uint64_t *
 
     (void)held;
     if (r == 0)
+        r = tenure_announce(s);
+    if (r == 0)
         r = next_directory(s, &p.dir);
     if (r < 0)
         return r;
@@ -738,7 +741,8 @@ store_commit(struct store *s, const struct change *changes, size_t n, uint64_t *
     r = run_plan(&p);
     if (r == 0 && generation)
         *generation = s->dir.generation;
-    return r;
+    /* What a former owner writes late shall never be taken for a commit that was cut short. */
+    return r == 0 && s->mark.guarded ? settle_locked(s) : r;
 }
 
 int

@@ -52,6 +52,12 @@ dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
     return r < 0 ? report_io(d, r, "read", n, off) : 0;
 }
 
+static int
+ask_guard(struct dev *d)
+{
+    return d->guard ? d->guard(d->guard_arg, d) : 0;
+}
+
 int
 dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
 {
@@ -61,6 +67,10 @@ dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
     assert(!d->read_only);
     if (!is_inside(d, n, off))
         return report_truncated(d, n, off);
+    r = d->guard_asked ? 0 : ask_guard(d);
+    if (r < 0)
+        return r;
+    d->guard_asked = true;
     r = d->ops->pwrite(d, buf, n, off);
     return r < 0 ? report_io(d, r, "write", n, off) : 0;
 }
@@ -70,7 +80,8 @@ dev_sync(struct dev *d)
 {
     int r = d->ops->sync(d);
 
-    return r < 0 ? report(-EIO, "%s: cannot flush: %s", d->name, errno_text(r)) : 0;
+    d->guard_asked = false;
+    return r < 0 ? report(-EIO, "%s: cannot flush: %s", d->name, errno_text(r)) : ask_guard(d);
 }
 
 int
@@ -120,6 +131,14 @@ dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg)
 {
     d->witness = witness;
     d->witness_arg = arg;
+}
+
+void
+dev_set_guard(struct dev *d, dev_guard_fn *guard, void *arg)
+{
+    d->guard = guard;
+    d->guard_arg = arg;
+    d->guard_asked = false;
 }
 
 void

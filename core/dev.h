@@ -44,14 +44,23 @@ struct dev_ops {
  * read. */
 typedef int dev_witness_fn(void *arg, struct dev *d);
 
+/* Whoever may forbid writing to @d: asked by dev_pwrite() before the first write after a flush, and
+ * by dev_sync() after each flush.  0, or how the write or the flush fails (reported).  It may read.
+ */
+typedef int dev_guard_fn(void *arg, struct dev *d);
+
 /* Embedded as the first member of an implementation. */
 struct dev {
     const struct dev_ops *ops;
     uint64_t size; /* bytes */
     bool read_only;
+    bool shared;             /* other hosts may reach it, too: block devices and servers */
     char *name;              /* for reports; owned by the implementation */
     dev_witness_fn *witness; /* NULL: whatever is there will do */
     void *witness_arg;
+    dev_guard_fn *guard; /* NULL: nobody forbids anything */
+    void *guard_arg;
+    bool guard_asked; /* since the last flush */
 };
 
 /* Checked wrappers.  dev_pread and dev_pwrite report() a failure once, with the name and the
@@ -76,6 +85,7 @@ int dev_take(struct dev *d, unsigned wait_ms);
 /* Whether it can be let go and taken at all. */
 bool dev_can_move(const struct dev *d);
 void dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg); /* NULL: none */
+void dev_set_guard(struct dev *d, dev_guard_fn *guard, void *arg);       /* NULL: none */
 void dev_close(struct dev *d);                                           /* NULL is fine */
 void dev_closep(struct dev **d);
 

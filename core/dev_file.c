@@ -208,7 +208,7 @@ file_take(struct dev *d, unsigned wait_ms)
         f->claim = files.fds[next++];
     while (next < files.n)
         f->backing[f->n_backing++] = files.fds[next++];
-    f->block = files.block;
+    f->block = d->shared = files.block;
     f->direct = files.direct;
     d->size = files.size;
     d->read_only = false;
@@ -431,7 +431,7 @@ get_geometry(struct file_dev *f, const struct stat *st)
     int r;
 
     f->dev.size = (uint64_t)st->st_size;
-    f->block = S_ISBLK(st->st_mode);
+    f->block = f->dev.shared = S_ISBLK(st->st_mode);
     if (!f->block)
         return 0;
     r = blockdev_check(f->fd, f->dev.name, f->dev.read_only);

@@ -566,6 +566,7 @@ new_dev(void)
     pthread_mutexattr_destroy(&attr);
     pthread_mutex_init(&n->commits, NULL);
     n->dev.ops = &nbd_ops;
+    n->dev.shared = true;
     n->guard = -1;
     return n;
 }

@@ -10,8 +10,9 @@
 static const uint8_t superblock_magic[8] = {'V', 'N', 'V', 'R', 'A', 'M', 'S', 'B'};
 static const uint8_t directory_magic[8] = {'V', 'N', 'V', 'R', 'A', 'M', 'D', 'R'};
 static const uint8_t bank_magic[8] = {'V', 'N', 'V', 'R', 'A', 'M', 'B', 'K'};
+static const uint8_t owner_magic[8] = {'V', 'N', 'V', 'R', 'A', 'M', 'O', 'W'};
 
-/* Common to all three. */
+/* Common to all four. */
 enum { OFF_MAGIC = 0, OFF_CRC = CRC_OFFSET, OFF_VERSION = 12, OFF_FLAGS = 14, OFF_UUID = 16 };
 
 /* ---- checksums and tags ------------------------------------------------------------------------
@@ -339,6 +340,7 @@ enum {
     DIR_KEY_EPOCH = 72,
     DIR_INDEX = 76,
     DIR_OWNER = 80,
+    DIR_OWNER_END = DIR_OWNER + 16 + OWNER_NONCE_SIZE,
     DIR_ROOT = 128,
     DIR_RECOVERIES = 184,
     DIR_HEADER_END = 192,
@@ -346,7 +348,14 @@ enum {
 };
 static_assert(DIRECTORY_TAG + SEAL_TAG_SIZE == DIR_ENTRIES, "directory layout drifted");
 
-enum { DIR_CLEAN = 1, DIR_RESEALING = 2, DIR_HELD_TPM12 = 4, DIR_HELD_TPM20 = 8, DIR_FLAGS = 15 };
+enum {
+    DIR_CLEAN = 1,
+    DIR_RESEALING = 2,
+    DIR_HELD_TPM12 = 4,
+    DIR_HELD_TPM20 = 8,
+    DIR_GUARDED = 16,
+    DIR_FLAGS = 31
+};
 
 enum {
     ENT_RECORD = 0,
@@ -469,7 +478,8 @@ directory_encode(const struct directory *dir, const uint8_t uuid[UUID_SIZE], uin
     uint64_t len = directory_length(dir), off = DIR_ENTRIES;
     unsigned flags = (dir->clean ? DIR_CLEAN : 0u) | (dir->resealing ? DIR_RESEALING : 0u) |
                      (dir->held_tpm12 ? DIR_HELD_TPM12 : 0u) |
-                     (dir->held_tpm20 ? DIR_HELD_TPM20 : 0u);
+                     (dir->held_tpm20 ? DIR_HELD_TPM20 : 0u) |
+                     (dir->owner.guarded ? DIR_GUARDED : 0u);
 
     memcpy(buf + OFF_MAGIC, directory_magic, 8);
     store_le16(buf + OFF_VERSION, FORMAT_VERSION);
@@ -484,9 +494,8 @@ directory_encode(const struct directory *dir, const uint8_t uuid[UUID_SIZE], uin
     store_le32(buf + DIR_KEY_EPOCH, dir->key_epoch);
     buf[DIR_INDEX] = dir->index;
     store_le64(buf + DIR_OWNER, dir->owner.epoch);
-    memcpy(buf + DIR_OWNER + 8, dir->owner.host_id, 16);
-    memcpy(buf + DIR_OWNER + 24, dir->owner.boot_id, 16);
-    store_le64(buf + DIR_OWNER + 40, (uint64_t)dir->owner.time);
+    store_le64(buf + DIR_OWNER + 8, dir->owner.first);
+    memcpy(buf + DIR_OWNER + 16, dir->owner.nonce, OWNER_NONCE_SIZE);
     store_le32(buf + DIR_ROOT, dir->root.mode);
     store_le32(buf + DIR_ROOT + 4, dir->root.uid);
     store_le32(buf + DIR_ROOT + 8, dir->root.gid);
@@ -720,6 +729,17 @@ decode_entries(struct directory *dir, const uint8_t *buf, uint64_t len, const st
     return 0;
 }
 
+/* All of it, or nothing. */
+static bool
+mark_ok(const struct owner_mark *m, uint64_t generation)
+{
+    bool any = !bytes_are_zero(m->nonce, sizeof m->nonce);
+
+    if (m->epoch == 0)
+        return m->first == 0 && !any && !m->guarded;
+    return m->first != 0 && m->first <= generation && any;
+}
+
 static int
 decode_header(struct directory *dir, const uint8_t *buf, const struct superblock *sb)
 {
@@ -743,16 +763,17 @@ decode_header(struct directory *dir, const uint8_t *buf, const struct superblock
         .recoveries = load_le64(buf + DIR_RECOVERIES),
         .committed = (int64_t)load_le64(buf + DIR_COMMITTED),
         .owner = {.epoch = load_le64(buf + DIR_OWNER),
-                  .time = (int64_t)load_le64(buf + DIR_OWNER + 40)},
+                  .first = load_le64(buf + DIR_OWNER + 8),
+                  .guarded = flags & DIR_GUARDED},
         .root = {.mode = load_le32(buf + DIR_ROOT),
                  .uid = load_le32(buf + DIR_ROOT + 4),
                  .gid = load_le32(buf + DIR_ROOT + 8)},
     };
-    memcpy(dir->owner.host_id, buf + DIR_OWNER + 8, 16);
-    memcpy(dir->owner.boot_id, buf + DIR_OWNER + 24, 16);
+    memcpy(dir->owner.nonce, buf + DIR_OWNER + 16, OWNER_NONCE_SIZE);
     decode_times(&dir->root, buf + DIR_ROOT + 16, buf + DIR_ROOT + 40);
     if (!file_attr_ok(&dir->root) || dir->generation == 0 || dir->next_id == 0 ||
-        dir->superblock_sequence == 0)
+        dir->superblock_sequence == 0 || !mark_ok(&dir->owner, dir->generation) ||
+        !bytes_are_zero(buf + DIR_OWNER_END, DIR_ROOT - DIR_OWNER_END))
         return -EUCLEAN;
     return 0;
 }
@@ -879,9 +900,95 @@ bank_peek(const uint8_t *block, uint64_t *length, uint64_t *generation)
     return 0;
 }
 
+/* ---- owner records -----------------------------------------------------------------------------
+ */
+
+enum {
+    OWN_STATE = 14,
+    OWN_ZERO = 15,
+    OWN_SEQUENCE = 32,
+    OWN_EPOCH = 40,
+    OWN_TIME = 48,
+    OWN_ZERO2 = 56,
+    OWN_HOST_ID = 64,
+    OWN_BOOT_ID = OWN_HOST_ID + HOST_ID_SIZE,
+    OWN_NONCE = OWN_BOOT_ID + HOST_ID_SIZE,
+    OWN_ZERO3 = OWN_NONCE + OWNER_NONCE_SIZE,
+    OWN_NAME = 128,
+    OWN_END = OWN_NAME + HOST_NAME_SIZE,
+};
+
+static bool
+is_printable(uint8_t c)
+{
+    return c >= 0x20 && c < 0x7f;
+}
+
+void
+owner_record_encode(const struct owner_record *rec, uint8_t *block)
+{
+    memset(block, 0, BLOCK_SIZE);
+    memcpy(block + OFF_MAGIC, owner_magic, 8);
+    store_le16(block + OFF_VERSION, FORMAT_VERSION);
+    block[OWN_STATE] = (uint8_t)rec->state;
+    memcpy(block + OFF_UUID, rec->uuid, UUID_SIZE);
+    store_le64(block + OWN_SEQUENCE, rec->sequence);
+    store_le64(block + OWN_EPOCH, rec->epoch);
+    store_le64(block + OWN_TIME, (uint64_t)rec->time);
+    memcpy(block + OWN_HOST_ID, rec->host_id, HOST_ID_SIZE);
+    memcpy(block + OWN_BOOT_ID, rec->boot_id, HOST_ID_SIZE);
+    memcpy(block + OWN_NONCE, rec->nonce, OWNER_NONCE_SIZE);
+    for (size_t i = 0; i < HOST_NAME_SIZE && rec->host_name[i]; i++) {
+        uint8_t c = (uint8_t)rec->host_name[i];
+
+        block[OWN_NAME + i] = is_printable(c) ? c : '?';
+    }
+    format_set_crc(block, BLOCK_SIZE);
+}
+
+/* Printable, then zeroes. */
+static bool
+host_name_ok(const uint8_t *p)
+{
+    size_t n = 0;
+
+    while (n < HOST_NAME_SIZE && is_printable(p[n]))
+        n++;
+    return bytes_are_zero(p + n, HOST_NAME_SIZE - n);
+}
+
+int
+owner_record_decode(struct owner_record *rec, const uint8_t *block)
+{
+    int r = check_frame(block, BLOCK_SIZE, owner_magic);
+
+    if (r == -ENODATA && !bytes_are_zero(block, BLOCK_SIZE))
+        r = -EUCLEAN;
+    if (r < 0)
+        return r;
+    if ((block[OWN_STATE] != OWNER_OWNED && block[OWN_STATE] != OWNER_RELEASED) ||
+        block[OWN_ZERO] != 0 || load_le64(block + OWN_ZERO2) != 0 ||
+        !bytes_are_zero(block + OWN_ZERO3, OWN_NAME - OWN_ZERO3) ||
+        !host_name_ok(block + OWN_NAME) || !bytes_are_zero(block + OWN_END, BLOCK_SIZE - OWN_END) ||
+        load_le64(block + OWN_SEQUENCE) == 0 || load_le64(block + OWN_EPOCH) == 0)
+        return -EUCLEAN;
+    *rec = (struct owner_record){
+        .sequence = load_le64(block + OWN_SEQUENCE),
+        .epoch = load_le64(block + OWN_EPOCH),
+        .state = (enum owner_state)block[OWN_STATE],
+        .time = (int64_t)load_le64(block + OWN_TIME),
+    };
+    memcpy(rec->uuid, block + OFF_UUID, UUID_SIZE);
+    memcpy(rec->host_id, block + OWN_HOST_ID, HOST_ID_SIZE);
+    memcpy(rec->boot_id, block + OWN_BOOT_ID, HOST_ID_SIZE);
+    memcpy(rec->nonce, block + OWN_NONCE, OWNER_NONCE_SIZE);
+    memcpy(rec->host_name, block + OWN_NAME, HOST_NAME_SIZE);
+    return 0;
+}
+
 bool
 format_has_magic(const uint8_t *block)
 {
     return memcmp(block, superblock_magic, 8) == 0 || memcmp(block, directory_magic, 8) == 0 ||
-           memcmp(block, bank_magic, 8) == 0;
+           memcmp(block, bank_magic, 8) == 0 || memcmp(block, owner_magic, 8) == 0;
 }

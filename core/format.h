@@ -108,10 +108,14 @@ struct entry {
     struct content previous; /* generation 0: none */
 };
 
-struct owner {
+/* Under which taking of the image (core/owner.h) a directory was written; all zero: under none. */
+enum { OWNER_NONCE_SIZE = 16 };
+struct owner_mark {
     uint64_t epoch;
-    uint8_t host_id[16], boot_id[16];
-    int64_t time;
+    uint64_t first; /* the generation of the first directory that this taking wrote */
+    uint8_t nonce[OWNER_NONCE_SIZE];
+    /* A former owner may still be writing: each commit is settled before it is acknowledged. */
+    bool guarded;
 };
 
 struct directory {
@@ -123,7 +127,7 @@ struct directory {
     uint64_t next_id;
     uint64_t recoveries; /* torn commits that mounts have found and undone */
     int64_t committed;   /* seconds since 1970 */
-    struct owner owner;
+    struct owner_mark owner;
     struct file_attr root;
     uint8_t digest[SEAL_TAG_SIZE]; /* its tag, as it was read or has been written */
     uint32_t n_entries;
@@ -165,6 +169,31 @@ void bank_encode(const struct bank_header *h,
                  uint8_t *buf); /* BANK_HEADER bytes; tag zero, CRC unset */
 /* @buf is the header and @padded content bytes; the CRC covers both. */
 int bank_decode(struct bank_header *h, const uint8_t *buf, uint64_t padded);
+
+/* Which host may write the image; the records lie one behind the other, a block each. */
+enum { OWNER_RECORDS = 4096, OWNER_RECORD_COUNT = 2, HOST_ID_SIZE = 16, HOST_NAME_SIZE = 64 };
+
+enum owner_state {
+    OWNER_OWNED = 1,
+    OWNER_RELEASED = 2,
+};
+
+struct owner_record {
+    uint8_t uuid[UUID_SIZE];
+    uint64_t sequence; /* +1 with each record; the higher one counts; never 0 on disk */
+    uint64_t epoch;    /* +1 with each taking; never 0 on disk */
+    enum owner_state state;
+    uint8_t host_id[HOST_ID_SIZE];
+    uint8_t boot_id[HOST_ID_SIZE];
+    uint8_t nonce[OWNER_NONCE_SIZE];    /* of this one taking */
+    int64_t time;                       /* of this record, seconds since 1970 */
+    char host_name[HOST_NAME_SIZE + 1]; /* printable ASCII; for people */
+};
+
+/* @block is BLOCK_SIZE bytes.  What cannot stand in a name becomes '?'. */
+void owner_record_encode(const struct owner_record *rec, uint8_t *block);
+/* -ENODATA: every byte is zero.  Anything else that is no record is -EUCLEAN. */
+int owner_record_decode(struct owner_record *rec, const uint8_t *block);
 
 /* Length and generation that a bank's header block claims, unverified: 0, -ENODATA without the
  * magic. */

@@ -251,6 +251,8 @@ grow_to(struct store *s, const struct superblock *sb)
     int r = holds && sealed ? superblock_seal(sealed, sb, s->sealer) : -ENOMEM;
 
     if (r == 0)
+        r = tenure_announce(s);
+    if (r == 0)
         r = prepare(s, sb, &next);
     if (r < 0)
         return report(r, "%s: %s: it has not grown", s->dev->name, errno_text(r));

@@ -102,6 +102,8 @@ leave_locked(struct store *s, enum store_place place)
 
     if (r == 0)
         r = view_new(&view, s->dev->name, sn);
+    if (r == 0)
+        r = tenure_end(s);
     if (r < 0)
         return r;
     s->view = steal(&view);
@@ -194,8 +196,10 @@ take_locked(struct store *s, unsigned wait_ms)
     if (r == 0)
         r = dev_medium(s->dev, true);
     if (r == 0)
-        r = load_again(s);
+        r = tenure_begin(s);
     if (r == 0)
+        r = load_again(s);
+    if (r == 0 && !s->own)
         r = dev_medium(s->dev, false);
     if (r < 0)
         return r;
@@ -223,6 +227,7 @@ store_take(struct store *s, unsigned wait_ms)
     (void)held;
     r = take_locked(s, wait_ms);
     if (r < 0) {
+        tenure_end(s);
         s->read_only = -EROFS;
         s->read_only_why = why_away(s->place);
         if (s->anchor)

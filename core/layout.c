@@ -97,25 +97,52 @@ zero_range(struct dev *d, uint64_t off, uint64_t len)
     return 0;
 }
 
-/* Every place where a structure may be looked for; on an image that is zero already this writes
- * nothing that reading would not have shown, so holes of a new sparse file stay holes. */
+/* Every place where a structure may be looked for.  Owner records of ours are older than the new
+ * image. */
 static int
-zero_structures(struct dev *d, const struct superblock *sb)
+zero_structures(struct dev *d, const struct superblock *sb, bool owned)
 {
-    AUTO_FREE uint8_t *head = dev_alloc(BLOCK_SIZE);
-    int r = store_probe(d);
+    const uint64_t behind = OWNER_RECORDS + (owned ? OWNER_RECORD_COUNT * BLOCK_SIZE : 0);
+    int r = zero_range(d, 0, OWNER_RECORDS);
 
-    if (!head)
-        return -ENOMEM;
-    if (r == -ENODATA)
-        return 0;
-    r = zero_range(d, 0, sb->dir_off[1] + sb->dir_capacity);
+    if (r == 0)
+        r = zero_range(d, behind, sb->dir_off[1] + sb->dir_capacity - behind);
     for (uint32_t i = 0; r == 0 && i < superblock_slot_count(sb); i++) {
         for (unsigned b = 0; r == 0 && b < 2; b++)
             r = zero_range(d, superblock_bank_offset(sb, i, b),
                            BANK_HEADER + (uint64_t)superblock_slot_capacity(sb, i));
     }
     return r < 0 ? r : dev_sync(d); /* old content is gone before the new image exists */
+}
+
+/* A dev_guard_fn. */
+static int
+format_guard(void *own, struct dev *d)
+{
+    int r = owner_check(own);
+
+    return r == -EBUSY ? report(r, "%s: another host has taken it over", d->name) : r;
+}
+
+/* Before anything else is written, so that whoever owns what is there notices. */
+static int
+take_to_format(struct ownership **own, struct dev *d, const struct format_spec *spec)
+{
+    int r;
+
+    if (!owner_is_kept(spec->owner, d))
+        return 0;
+    *own = owner_new(spec->owner);
+    r = *own ? owner_take(*own, d, spec->uuid, true) : -ENOMEM;
+    if (r == 0)
+        dev_set_guard(d, format_guard, *own);
+    return r;
+}
+
+static void
+free_ownership(struct ownership **own)
+{
+    owner_free(*own);
 }
 
 /* The smallest slot for the promise that none before it has taken. */
@@ -165,14 +192,34 @@ add_promises(struct directory *dir, const struct superblock *sb, const struct fo
     return 0;
 }
 
+static int
+write_new(struct dev *d, const struct superblock *sb, struct sealer *sealer, struct directory *dir)
+{
+    int r = 0;
+
+    /* Both directories exist from the start: a missing one is always damage. */
+    for (unsigned i = 0; r == 0 && i < 2; i++) {
+        dir->index = (uint8_t)i;
+        dir->generation = i + 1;
+        r = directory_write(d, sealer, sb, dir);
+    }
+    if (r == 0)
+        r = dev_sync(d); /* no superblock before there is something to find */
+    for (unsigned copy = 0; r == 0 && copy < 2; copy++)
+        r = superblock_write(d, copy, sb, sealer);
+    return r < 0 ? r : dev_sync(d);
+}
+
 int
 store_format(struct dev *d, const struct format_spec *spec, struct sealer *sealer)
 {
     AUTO(directory_fini)
     struct directory dir = {.next_id = 1, .superblock_sequence = 1, .clean = true};
+    AUTO(free_ownership) struct ownership *own = NULL;
     AUTO_PROGRESS bool shown = progress_started("formatting", 0);
     struct superblock sb;
     struct timespec now;
+    bool blank;
     int r = store_layout(&sb, spec, NULL);
 
     clock_gettime(CLOCK_REALTIME, &now);
@@ -180,20 +227,21 @@ store_format(struct dev *d, const struct format_spec *spec, struct sealer *seale
         r = -ERANGE;
     if (r == 0)
         r = add_promises(&dir, &sb, spec);
-    if (r == 0)
-        r = zero_structures(d, &sb);
+    if (r < 0)
+        return r;
     sb.created = dir.committed = now.tv_sec;
     dir.root = spec->root;
     dir.key_epoch = sb.key_epoch;
-    /* Both directories exist from the start: a missing one is always damage. */
-    for (unsigned i = 0; r == 0 && i < 2; i++) {
-        dir.index = (uint8_t)i;
-        dir.generation = i + 1;
-        r = directory_write(d, sealer, &sb, &dir);
-    }
+    /* Zeroes over zeroes would show nothing new: holes of a new sparse file stay holes. */
+    blank = store_probe(d) == -ENODATA;
+    r = take_to_format(&own, d, spec);
+    if (r == 0 && !blank)
+        r = zero_structures(d, &sb, own != NULL);
     if (r == 0)
-        r = dev_sync(d); /* no superblock before there is something to find */
-    for (unsigned copy = 0; r == 0 && copy < 2; copy++)
-        r = superblock_write(d, copy, &sb, sealer);
-    return r < 0 ? r : dev_sync(d);
+        r = write_new(d, &sb, sealer, &dir);
+    dev_set_guard(d, NULL, NULL);
+    if (r == 0 && own)
+        r = owner_release(own);
+    dev_set_witness(d, NULL, NULL);
+    return r;
 }

@@ -383,12 +383,34 @@ damage(struct dev *d, struct sealer *sealer, const struct superblock *sb,
 {
     report_bad_banks(d, sealer, sb, newest);
     /* Whole and authentic, but not what a settled directory names: put there by somebody. */
-    if (newest->worst == -ESTALE && newest->dir.clean && sealer->ops->mode != SEAL_NONE)
+    if (newest->worst == -ESTALE && newest->dir.clean && sealer->ops->mode != SEAL_NONE &&
+        !newest->dir.owner.guarded) /* then a former owner may have done it */
         return report(-EBADMSG, "%s: forged: older content was put in place of newer", d->name);
     return report(-EUCLEAN,
                   "%s: damaged; nothing was changed. 'vnvram check' explains, "
                   "'vnvram mount -o degraded' serves what is intact",
                   d->name);
+}
+
+bool
+is_stray(const struct directory *newest, const struct directory *older)
+{
+    return newest->owner.epoch != 0 && newest->generation > newest->owner.first &&
+           memcmp(older->owner.nonce, newest->owner.nonce, OWNER_NONCE_SIZE) != 0;
+}
+
+/* What lay in its place may have been newer than all that is left. */
+static int
+judge_stray(const struct dev *d, const struct directory *newest, const struct directory *older,
+            bool degraded)
+{
+    if (!is_stray(newest, older))
+        return 0;
+    return report_at(degraded ? REPORT_WARNING : REPORT_ERROR, degraded ? 0 : -EUCLEAN,
+                     "%s: damaged: a former owner (epoch %" PRIu64
+                     ") has written a directory after another host took it over (epoch %" PRIu64
+                     "): what was committed last may be lost",
+                     d->name, older->owner.epoch, newest->owner.epoch);
 }
 
 int
@@ -413,7 +435,9 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
         if (c[i].claim.generation > out->seen)
             out->seen = c[i].claim.generation;
     }
-    r = verify_banks(d, sealer, sb, degraded, newest);
+    r = older->r == 0 ? judge_stray(d, &newest->dir, &older->dir, degraded) : 0;
+    if (r == 0)
+        r = verify_banks(d, sealer, sb, degraded, newest);
     if (r < 0)
         return r;
     if (newest->bad == 0) {

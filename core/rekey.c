@@ -67,7 +67,9 @@ store_set_keyslots(struct store *s, uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE
         return -EINVAL;
     sb.sequence++;
     memcpy(sb.keyslots, keyslots, sizeof sb.keyslots);
-    r = write_both(s, &sb, s->sealer);
+    r = tenure_announce(s);
+    if (r == 0)
+        r = write_both(s, &sb, s->sealer);
     if (r < 0)
         return r == -ENOMEM ? keys_unchanged(s, r) : r;
     s->sb = sb;
@@ -198,8 +200,10 @@ static int
 write_resealed(struct store *s, struct superblock *sb, struct sealer *sealer,
                struct directory *next)
 {
-    int r = announce(s);
+    int r = tenure_announce(s);
 
+    if (r == 0)
+        r = announce(s);
     if (r == 0)
         r = next_directory(s, next);
     if (r < 0)

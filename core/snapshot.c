@@ -73,7 +73,7 @@ add_directories(struct snapshot *sn, struct store *s, struct directory *dir)
 {
     dir->clean = true;
     dir->resealing = false;
-    dir->owner = (struct owner){0};
+    dir->owner = (struct owner_mark){0};
     for (unsigned i = 0; i < 2; i++) {
         uint64_t len = directory_size(dir);
         uint8_t *buf = dev_alloc(len);

@@ -77,6 +77,9 @@ write_recovery(struct store *s, const struct superblocks *sbs, bool repair)
     } else if (r == 0 && s->dir.resealing) {
         r = settle_locked(s);
     }
+    /* Whoever did not let it go may have been writing. */
+    if (r == 0 && s->own && owner_was_owned(s->own))
+        r = tenure_announce(s);
     return r;
 }
 
@@ -113,6 +116,7 @@ adopt_recovery(struct store *s, struct recovery *rec, bool accept_rollback)
     s->recovered = rec->recovered;
     if (s->anchor && anchor_get(s->anchor)->generation > s->seen)
         s->seen = anchor_get(s->anchor)->generation; /* rolled back, and accepted */
+    tenure_mark(s);
     if (rec->recovered)
         report_at(REPORT_WARNING, 0,
                   "%s: the last commit was cut short; generation %" PRIu64
@@ -122,9 +126,8 @@ adopt_recovery(struct store *s, struct recovery *rec, bool accept_rollback)
 }
 
 static int
-load(struct store *s, const struct store_options *opt, struct superblocks *sbs)
+load_superblocks(struct store *s, const struct store_options *opt, struct superblocks *sbs)
 {
-    struct recovery rec;
     int r = recover_superblocks(s->dev, opt->unlock, opt->unlock_arg, sbs);
 
     if (r < 0)
@@ -137,6 +140,40 @@ load(struct store *s, const struct store_options *opt, struct superblocks *sbs)
                       "%s: has a feature that this version can only read; "
                       "mount it with -o ro",
                       s->dev->name);
+    return 0;
+}
+
+/* Superblocks are read before, so that nothing is written to an image that would be refused; nobody
+ * may have changed them since. */
+static int
+take_from_hosts(struct store *s, const struct superblocks *sbs)
+{
+    AUTO_FREE struct superblock *sb = malloc(sizeof *sb);
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    int r = sb && buf ? tenure_begin(s) : -ENOMEM;
+
+    for (unsigned copy = 0; r == 0 && s->own && copy < 2; copy++) {
+        int found = superblock_load(s->dev, copy, buf, sb);
+        bool best = copy == sbs->best;
+
+        if (found < 0 ? best
+                      : sb->sequence > s->sb.sequence || (best && sb->sequence != s->sb.sequence) ||
+                            memcmp(sb->uuid, s->sb.uuid, UUID_SIZE) != 0)
+            r = report(-EBUSY, "%s: its keys or slots are being changed: try again", s->dev->name);
+    }
+    return r;
+}
+
+static int
+load(struct store *s, const struct store_options *opt, struct superblocks *sbs)
+{
+    struct recovery rec;
+    int r = load_superblocks(s, opt, sbs);
+
+    if (r == 0 && s->place == STORE_HERE)
+        r = take_from_hosts(s, sbs);
+    if (r < 0)
+        return r;
     r = recover_directory(s->dev, s->sealer, &s->sb, opt->degraded, &rec);
     if (r == 0)
         r = adopt_recovery(s, &rec, opt->accept_rollback);
@@ -156,6 +193,7 @@ free_store(struct store **sp)
     if (!s)
         return;
     dev_close(s->view);
+    owner_free(s->own);
     snapshot_put(s->snapshot);
     sealer_free(s->sealer);
     directory_fini(&s->dir);
@@ -184,6 +222,11 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
         s->read_only = -EROFS;
         s->read_only_why = opt->degraded ? "degraded: the image is damaged" : "mounted read-only";
     }
+    if (!opt->read_only && owner_is_kept(opt->owner, d)) {
+        s->own = owner_new(opt->owner);
+        if (!s->own)
+            return -ENOMEM;
+    }
     /* Whatever a killed daemon left in the cache must be on the medium before it is believed, and
      * what is believed must have come from there. */
     r = reads_only ? 0 : dev_sync(d);
@@ -191,7 +234,7 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
         r = dev_medium(d, true);
     if (r == 0)
         r = load(s, opt, &sbs);
-    if (r == 0)
+    if (r == 0 && !s->own) /* what another host writes no cache here shows */
         r = dev_medium(d, false);
     if (r == 0 && !reads_only)
         dev_set_witness(d, store_witness, s);
@@ -200,6 +243,7 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
     else if (r == 0 && !reads_only)
         r = write_recovery(s, &sbs, opt->repair);
     if (r < 0) {
+        tenure_end(s);
         dev_set_witness(d, NULL, NULL);
         return r;
     }
@@ -212,6 +256,7 @@ store_close(struct store *s)
 {
     if (!s)
         return;
+    tenure_end(s);
     dev_close(s->dev);
     free_store(&s);
 }
@@ -290,6 +335,10 @@ store_get_info(struct store *s, struct store_info *info)
         .place = s->place,
     };
     memcpy(info->uuid, s->sb.uuid, UUID_SIZE);
+    info->owned = owner_is_held(s->own);
+    if (s->own)
+        info->owner = *owner_mine(s->own);
+    info->guarded = s->mark.guarded;
     count_slots(s, info);
 }
 

@@ -14,6 +14,7 @@
 #include "core/anchor.h"
 #include "core/dev.h"
 #include "core/format.h"
+#include "core/owner.h"
 #include "core/sealer.h"
 
 struct store;
@@ -42,6 +43,7 @@ struct format_spec {
     /* Sealing; all zero for an unsealed image. */
     uint8_t seal_mode, key_size;
     uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE];
+    const struct owner_options *owner; /* as in struct store_options */
 };
 
 /* Lays the image out: fills geometry, size and sequence of *@sb.  -ERANGE when spec->image_size is
@@ -80,12 +82,17 @@ struct store_options {
      * NULL: none. */
     struct anchor *anchor;
     bool accept_rollback; /* take the image as it is, whatever the anchor says */
+    /* Who we are among the hosts that may reach the image (core/owner.h): who writes owns it, from
+     * before its state is read until store_close() or store_release().  NULL: nobody asks. */
+    const struct owner_options *owner;
 };
 
 /* Opens the image on @d, recovering a torn last commit (reported, counted) as DESIGN's "Mount"
  * says. On success the store owns @d; on failure the caller still does. */
 int store_open(struct store **out, struct dev *d, const struct store_options *opt);
-void store_close(struct store *s); /* commits nothing; closes the device; NULL is fine */
+/* Commits nothing; releases the image to other hosts, unless the store is read-only; closes the
+ * device; NULL is fine. */
+void store_close(struct store *s);
 void store_closep(struct store **s);
 
 /* ---- hand-over (core/handover.c) ----------------------------------------------------------------
@@ -131,6 +138,9 @@ struct store_info {
     int read_only;       /* 0, or why: -EROFS asked for, -EIO after a failed write or flush, ... */
     const char *read_only_why; /* static text, NULL when writable */
     enum store_place place;
+    bool owned;                /* we own it, and this is how: */
+    struct owner_record owner; /* or the last that we have written; .epoch 0: none */
+    bool guarded;              /* a former owner may still be writing (struct owner_mark) */
 };
 void store_get_info(struct store *s, struct store_info *info);
 const struct superblock *

@@ -14,6 +14,9 @@ struct store {
     struct dev *view;      /* what is read while the image is not here; NULL: it is */
     struct anchor *anchor; /* NULL: none */
     bool accept_rollback;
+    struct ownership *own;  /* NULL: nobody asks which host writes */
+    struct owner_mark mark; /* what directories say of it from now on; zero: nothing */
+    bool marked;            /* both say so */
     struct sealer *sealer;
     struct superblock sb;
     unsigned sb_best;     /* which copy (0 = A, 1 = B) was read; the other is written first */
@@ -120,6 +123,10 @@ struct recovery {
 int recover_directory(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                       bool degraded, struct recovery *out);
 
+/* Once a taking has written both directories none of another one can lie there, unless a former
+ * owner has written it since. */
+bool is_stray(const struct directory *newest, const struct directory *older);
+
 struct superblocks {
     struct superblock sb;
     unsigned best;
@@ -149,6 +156,19 @@ reading(const struct store *s)
 {
     return s->view ? s->view : s->dev;
 }
+
+/* ---- tenure.c: this host among others -----------------------------------------------------------
+ */
+
+/* Between them the image is ours alone; both do nothing where no owner is kept. */
+int tenure_begin(struct store *s);
+/* After what was read has become the store's: from here on directories say whose they are. */
+void tenure_mark(struct store *s);
+/* Lets other hosts have it, unless what lies there is not known any more. */
+int tenure_end(struct store *s);
+/* Sees to it that both directories say whose they are, so that one of a former owner that comes
+ * late is told apart.  Before the first change under each taking. */
+int tenure_announce(struct store *s);
 
 /* ---- rekey.c ------------------------------------------------------------------------------------
  */

@@ -83,8 +83,10 @@ store_witness(void *arg, struct dev *d)
 {
     static const char changed[] = "the image is not what it was when the connection was lost";
     struct store *s = arg;
-    int r = check_superblocks(s, d);
+    int r = owner_is_held(s->own) ? owner_witness(s->own, d) : 0;
 
+    if (r == 0)
+        r = check_superblocks(s, d);
     if (r == 0)
         r = check_directories(s, d);
     if (r == 0)

@@ -419,7 +419,7 @@ an_empty_directory_survives_the_round_trip(void **state)
                             .held_tpm12 = true,
                             .next_id = 1,
                             .recoveries = 5,
-                            .owner = {6, {7}, {8}, -9}};
+                            .owner = {6, 1, {8}, true}};
     AUTO(directory_fini) struct directory back = {0};
     AUTO(directory_fini) struct directory copy = {0};
     uint8_t buf[BLOCK_SIZE] = {0};
@@ -432,8 +432,8 @@ an_empty_directory_survives_the_round_trip(void **state)
     assert_true(back.generation == 1 && back.superblock_sequence == 2 && back.key_epoch == 3);
     assert_true(back.index == 1 && back.resealing && back.held_tpm12 && !back.clean &&
                 !back.held_tpm20);
-    assert_true(back.recoveries == 5 && back.owner.epoch == 6 && back.owner.time == -9);
-    assert_true(back.owner.host_id[0] == 7 && back.owner.boot_id[0] == 8 && back.n_entries == 0);
+    assert_true(back.recoveries == 5 && back.owner.epoch == 6 && back.owner.first == 1);
+    assert_true(back.owner.nonce[0] == 8 && back.owner.guarded && back.n_entries == 0);
     assert_int_equal(directory_copy(&copy, &back), 0);
     assert_int_equal(copy.n_entries, 0);
 }

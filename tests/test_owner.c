@@ -1,0 +1,667 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* One image, two hosts: owner records as bytes, taking, checking and releasing, and what a store
+ * makes of them.  Each host has a port to one disk; no lock keeps them apart. */
+#include "base/bytes.h"
+#include "base/report.h"
+#include "base/scope.h"
+#include "core/check.h"
+#include "core/store_impl.h"
+#include "tests/faultdev.h"
+#include "tests/testseal.h"
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { RECORDS_SIZE = OWNER_RECORD_COUNT * BLOCK_SIZE, BLOCKS_MAX = 256 };
+
+/* ---- a port to the disk ------------------------------------------------------------------------
+ */
+
+struct port {
+    struct dev dev;
+    struct dev *disk;
+    void (*before_sync)(struct port *p), (*after_sync)(struct port *p);
+    int syncs_until; /* the hook: at which flush from now, 0 the next */
+    unsigned long writes;
+    int fail_records; /* reading this record fails; -1: none, 2: both at once only */
+};
+
+static int
+port_pread(struct dev *d, void *buf, size_t n, uint64_t off)
+{
+    struct port *p = (struct port *)d;
+
+    for (int i = 0; i < OWNER_RECORD_COUNT; i++) {
+        uint64_t at = OWNER_RECORDS + (uint64_t)i * BLOCK_SIZE;
+
+        if (p->fail_records == i && off <= at && at < off + n)
+            return -EIO;
+    }
+    return p->disk->ops->pread(p->disk, buf, n, off);
+}
+
+static int
+port_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    struct port *p = (struct port *)d;
+
+    p->writes++;
+    return p->disk->ops->pwrite(p->disk, buf, n, off);
+}
+
+static int
+port_sync(struct dev *d)
+{
+    struct port *p = (struct port *)d;
+    bool now = (p->before_sync || p->after_sync) && p->syncs_until-- == 0;
+    void (*before)(struct port *) = now ? p->before_sync : NULL;
+    void (*after)(struct port *) = now ? p->after_sync : NULL;
+    int r;
+
+    if (now)
+        p->before_sync = p->after_sync = NULL;
+    if (before)
+        before(p);
+    r = p->disk->ops->sync(p->disk);
+    if (after)
+        after(p);
+    return r;
+}
+
+static int
+port_medium(struct dev *d, bool on)
+{
+    struct port *p = (struct port *)d;
+
+    return p->disk->ops->medium(p->disk, on);
+}
+
+static void
+port_release(struct dev *d)
+{
+    (void)d;
+}
+
+static int
+port_take(struct dev *d, unsigned wait_ms)
+{
+    (void)wait_ms;
+    d->read_only = false;
+    return 0;
+}
+
+static void
+port_close(struct dev *d)
+{
+    free(d->name);
+    free(d);
+}
+
+static const struct dev_ops port_ops = {
+    .pread = port_pread,
+    .pwrite = port_pwrite,
+    .sync = port_sync,
+    .medium = port_medium,
+    .close = port_close,
+    .release = port_release,
+    .take = port_take,
+};
+
+static struct dev *
+port_new(struct dev *disk)
+{
+    struct port *p = calloc(1, sizeof *p);
+
+    assert_non_null(p);
+    *p = (struct port){
+        .dev = {.ops = &port_ops, .size = disk->size, .shared = true, .name = strdup("disk")},
+        .disk = disk,
+        .fail_records = -1,
+    };
+    return &p->dev;
+}
+
+/* ---- what is reported --------------------------------------------------------------------------
+ */
+
+static char heard[8192];
+
+static void
+hear(void *arg, enum report_level level, const char *line)
+{
+    (void)arg, (void)level;
+    strncat(heard, line, sizeof heard - strlen(heard) - 2);
+    strcat(heard, "\n");
+}
+
+static bool
+was_said(const char *what)
+{
+    return strstr(heard, what) != NULL;
+}
+
+/* ---- images and hosts --------------------------------------------------------------------------
+ */
+
+static const uint64_t volume_key = 0xfeed, user_key = 0xbeef;
+static const struct slot_class some_slots[] = {{4, 4096}, {2, 16384}};
+static const uint8_t uuid[UUID_SIZE] = {0xaa, 0xbb};
+static const struct owner_options a = {.host_id = {1}, .boot_id = {11}, .host_name = "alpha"};
+static const struct owner_options b = {.host_id = {2}, .boot_id = {22}, .host_name = "beta"};
+
+static struct owner_options
+forced(const struct owner_options *who)
+{
+    struct owner_options opt = *who;
+
+    opt.takeover = true;
+    return opt;
+}
+
+static struct format_spec
+spec_for(bool sealed)
+{
+    struct format_spec spec = {.classes = some_slots, .n_classes = 2};
+
+    memcpy(spec.uuid, uuid, UUID_SIZE);
+    if (sealed) {
+        spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
+        spec.key_size = 32;
+        testseal_keyslots(volume_key, user_key, spec.keyslots);
+    }
+    return spec;
+}
+
+static struct dev *
+new_disk(bool sealed)
+{
+    const struct format_spec spec = spec_for(sealed);
+    AUTO(sealer_freep)
+    struct sealer *sealer = sealed ? testseal_keyed(volume_key) : testseal_plain();
+    struct superblock sb;
+    struct dev *disk;
+
+    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
+    disk = faultdev_new(sb.image_size + 64 * 1024);
+    assert_int_equal(store_format(disk, &spec, sealer), 0);
+    return disk;
+}
+
+static int
+open_as(struct store **s, struct dev *port, const struct owner_options *who, bool sealed)
+{
+    const struct store_options opt = {.unlock = testseal_unlock,
+                                      .unlock_arg = sealed ? (void *)(uintptr_t)&user_key : NULL,
+                                      .owner = who};
+
+    heard[0] = '\0';
+    return store_open(s, port, &opt);
+}
+
+static struct store *
+must_open(struct dev *disk, const struct owner_options *who)
+{
+    struct store *s = NULL;
+
+    assert_int_equal(open_as(&s, port_new(disk), who, false), 0);
+    return s;
+}
+
+static void
+must_fail(struct dev *disk, const struct owner_options *who, int r)
+{
+    AUTO(dev_closep) struct dev *port = port_new(disk);
+    struct store *s = NULL;
+
+    assert_int_equal(open_as(&s, port, who, false), r);
+}
+
+static int
+put(struct store *s, const char *name, const char *text)
+{
+    struct change c = {.op = CHANGE_FILE,
+                       .name = name,
+                       .has_content = true,
+                       .data = text,
+                       .len = strlen(text),
+                       .attr = {.mode = 0600}};
+    struct entry e;
+    int r;
+
+    if (store_find(s, name, &e) == 0) {
+        c.id = e.id;
+        c.slot = e.slot;
+        return store_commit(s, &c, 1, NULL);
+    }
+    r = store_slot_take(s, c.len, name, &c.slot);
+    if (r < 0)
+        return r;
+    c.id = store_new_id(s);
+    r = store_commit(s, &c, 1, NULL);
+    store_slot_drop(s, c.slot);
+    return r;
+}
+
+static bool
+holds(struct store *s, const char *name, const char *text)
+{
+    struct entry e;
+    char buf[4096];
+
+    return store_find(s, name, &e) == 0 && e.current.length == strlen(text) &&
+           store_read(s, &e.current, buf) == 0 && memcmp(buf, text, strlen(text)) == 0;
+}
+
+static int
+look(struct dev *disk, struct owner_record *rec)
+{
+    return owner_look(disk, uuid, rec);
+}
+
+static struct owner_record
+record_of(struct dev *disk)
+{
+    struct owner_record rec;
+
+    assert_int_equal(look(disk, &rec), 0);
+    return rec;
+}
+
+static void
+poke_record(struct dev *disk, unsigned i, const struct owner_record *rec)
+{
+    uint8_t block[BLOCK_SIZE] = {0};
+
+    if (rec)
+        owner_record_encode(rec, block);
+    faultdev_poke(disk, block, sizeof block, OWNER_RECORDS + i * BLOCK_SIZE);
+}
+
+static void
+damage_record(struct dev *disk, unsigned i)
+{
+    faultdev_poke(disk, "x", 1, OWNER_RECORDS + i * BLOCK_SIZE + 100);
+}
+
+static struct directory
+directory_of(struct dev *disk, unsigned i)
+{
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    struct superblock sb;
+    struct directory dir;
+    struct directory_claim claim;
+
+    assert_int_equal(superblock_load(disk, 0, buf, &sb), 0);
+    assert_int_equal(directory_load(disk, testseal_plain(), &sb, i, &dir, &claim), 0);
+    return dir;
+}
+
+/* ---- the records as bytes ----------------------------------------------------------------------
+ */
+
+static const struct owner_record example = {
+    .uuid = {0x11, 0x22},
+    .sequence = 0x0102030405060708,
+    .epoch = 7,
+    .state = OWNER_OWNED,
+    .host_id = {1, 2, 3},
+    .boot_id = {4, 5, 6},
+    .nonce = {7, 8, 9},
+    .time = -5,
+    .host_name = "host-1.example",
+};
+
+static void
+a_record_survives_the_round_trip(void **state)
+{
+    uint8_t block[BLOCK_SIZE];
+    struct owner_record back;
+
+    (void)state;
+    memset(block, 0xee, sizeof block);
+    owner_record_encode(&example, block);
+    assert_memory_equal(block, "VNVRAMOW", 8);
+    assert_int_equal(load_le16(block + 12), 1);
+    assert_int_equal(block[14], 1);
+    assert_memory_equal(block + 16, example.uuid, UUID_SIZE);
+    assert_true(load_le64(block + 32) == example.sequence && load_le64(block + 40) == 7);
+    assert_int_equal((int64_t)load_le64(block + 48), -5);
+    assert_memory_equal(block + 64, example.host_id, 16);
+    assert_memory_equal(block + 80, example.boot_id, 16);
+    assert_memory_equal(block + 96, example.nonce, 16);
+    assert_string_equal((char *)block + 128, "host-1.example");
+    assert_true(bytes_are_zero(block + 192, BLOCK_SIZE - 192));
+    assert_int_equal(owner_record_decode(&back, block), 0);
+    assert_memory_equal(&back, &example, sizeof back);
+}
+
+static void
+a_blank_block_is_no_record_and_every_flipped_bit_is_damage(void **state)
+{
+    uint8_t block[BLOCK_SIZE] = {0};
+    struct owner_record back;
+
+    (void)state;
+    assert_int_equal(owner_record_decode(&back, block), -ENODATA);
+    owner_record_encode(&example, block);
+    for (size_t i = 0; i < 8 * 512; i++) {
+        block[i / 8] ^= (uint8_t)(1 << i % 8);
+        assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+        block[i / 8] ^= (uint8_t)(1 << i % 8);
+    }
+    for (size_t i = 512; i < sizeof block; i++) {
+        block[i] ^= 1;
+        assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+        block[i] ^= 1;
+    }
+}
+
+static void
+with_byte(size_t at, uint8_t value, int r)
+{
+    uint8_t block[BLOCK_SIZE];
+    struct owner_record back;
+
+    owner_record_encode(&example, block);
+    block[at] = value;
+    format_set_crc(block, sizeof block);
+    assert_int_equal(owner_record_decode(&back, block), r);
+}
+
+static void
+fields_out_of_range_are_damage_and_newer_versions_unsupported(void **state)
+{
+    struct owner_record none = example;
+    uint8_t block[BLOCK_SIZE];
+    struct owner_record back;
+
+    (void)state;
+    with_byte(12, 2, -EPROTONOSUPPORT);
+    with_byte(12, 0, -EUCLEAN);
+    with_byte(14, 0, -EUCLEAN);
+    with_byte(14, 2, 0);
+    with_byte(14, 3, -EUCLEAN);
+    with_byte(15, 1, -EUCLEAN);
+    with_byte(56, 1, -EUCLEAN);
+    with_byte(63, 1, -EUCLEAN);
+    with_byte(112, 1, -EUCLEAN);
+    with_byte(127, 1, -EUCLEAN);
+    with_byte(128, '\n', -EUCLEAN);
+    with_byte(128, 0x7f, -EUCLEAN);
+    with_byte(191, 'x', -EUCLEAN);
+    with_byte(192, 1, -EUCLEAN);
+    with_byte(4095, 1, -EUCLEAN);
+    none.sequence = 0;
+    owner_record_encode(&none, block);
+    assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+    none = example;
+    none.epoch = 0;
+    owner_record_encode(&none, block);
+    assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+}
+
+static void
+a_name_is_printable_whatever_the_host_is_called(void **state)
+{
+    struct owner_record rec = example;
+    uint8_t block[BLOCK_SIZE];
+    struct owner_record back;
+
+    (void)state;
+    strcpy(rec.host_name, "a\033[2Jb\xff");
+    owner_record_encode(&rec, block);
+    assert_int_equal(owner_record_decode(&back, block), 0);
+    assert_string_equal(back.host_name, "a?[2Jb?");
+    memset(rec.host_name, 'x', HOST_NAME_SIZE);
+    owner_record_encode(&rec, block);
+    assert_int_equal(owner_record_decode(&back, block), 0);
+    assert_int_equal(strlen(back.host_name), HOST_NAME_SIZE);
+}
+
+/* ---- taking and releasing ----------------------------------------------------------------------
+ */
+
+static void
+who_opens_owns_and_who_closes_releases(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+    struct owner_record rec = record_of(disk);
+    struct store_info info;
+
+    (void)state;
+    assert_true(rec.epoch == 1 && rec.sequence == 1 && rec.state == OWNER_OWNED);
+    assert_memory_equal(rec.host_id, a.host_id, 16);
+    assert_memory_equal(rec.boot_id, a.boot_id, 16);
+    assert_memory_equal(rec.uuid, uuid, UUID_SIZE);
+    assert_string_equal(rec.host_name, "alpha");
+    assert_false(bytes_are_zero(rec.nonce, sizeof rec.nonce));
+    store_get_info(s, &info);
+    assert_true(info.owned && !info.guarded);
+    assert_memory_equal(&info.owner, &rec, sizeof rec);
+    store_close(s);
+    rec = record_of(disk);
+    assert_true(rec.epoch == 1 && rec.sequence == 2 && rec.state == OWNER_RELEASED);
+    s = must_open(disk, &b);
+    assert_string_equal(heard, "");
+    rec = record_of(disk);
+    assert_true(rec.epoch == 2 && rec.sequence == 3 && rec.state == OWNER_OWNED);
+    store_close(s);
+}
+
+static void
+an_image_that_nobody_changed_is_as_it_was_but_for_the_records(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO(dev_closep) struct dev *before = faultdev_fork(disk);
+    AUTO_FREE uint8_t *x = malloc(disk->size), *y = malloc(disk->size);
+
+    (void)state;
+    store_close(must_open(disk, &a));
+    faultdev_peek(before, x, disk->size, 0);
+    faultdev_peek(disk, y, disk->size, 0);
+    memset(y + OWNER_RECORDS, 0, RECORDS_SIZE);
+    assert_memory_equal(x, y, disk->size);
+}
+
+static void
+another_host_is_refused_and_writes_nothing(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO(dev_closep) struct dev *port = port_new(disk);
+    AUTO(store_closep) struct store *s = must_open(disk, &a), *other = NULL;
+
+    (void)state;
+    assert_int_equal(open_as(&other, port, &b, false), -EBUSY);
+    assert_true(was_said("in use by host \"alpha\" (owner of epoch 1 since 20"));
+    assert_true(was_said("-o takeover"));
+    assert_int_equal(((struct port *)port)->writes, 0);
+    assert_int_equal(put(s, "f", "one"), 0);
+}
+
+static void
+letting_go_is_waited_for(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO(store_closep) struct store *s = must_open(disk, &a);
+    struct owner_options patient = b;
+    struct timespec from, to;
+
+    (void)state;
+    patient.wait_ms = 120;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    must_fail(disk, &patient, -EBUSY);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    assert_true((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 >= 120);
+}
+
+static void
+a_former_owner_acknowledges_nothing(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a), *other;
+    const struct owner_options b_forced = forced(&b);
+    struct store_info info;
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    other = must_open(disk, &b_forced);
+    assert_true(was_said("taken over from host \"alpha\" (owner of epoch 1 since"));
+    assert_true(holds(other, "f", "one"));
+    heard[0] = '\0';
+    assert_int_equal(put(s, "f", "two"), -EIO);
+    assert_true(was_said("another host has taken the image over"));
+    assert_int_equal(put(s, "f", "three"), -EROFS);
+    assert_int_equal(store_settle(s), -EROFS);
+    store_get_info(s, &info);
+    assert_int_equal(info.read_only, -EBUSY);
+    assert_true(!info.owned && strstr(info.read_only_why, "another host"));
+    assert_true(holds(s, "f", "one"));
+    store_close(s);
+    assert_int_equal(record_of(disk).epoch, 2);
+    assert_int_equal(record_of(disk).state, OWNER_OWNED);
+    assert_int_equal(put(other, "f", "four"), 0);
+    store_close(other);
+    other = must_open(disk, &a);
+    assert_true(holds(other, "f", "four"));
+    store_close(other);
+}
+
+static void
+damaged_records_are_taken_by_force_only(void **state)
+{
+    const struct owner_options a_forced = forced(&a);
+
+    (void)state;
+    for (unsigned which = 1; which < 4; which++) {
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        struct owner_record rec;
+        struct store *s;
+
+        store_close(must_open(disk, &a)); /* epoch 1, sequences 1 and 2 */
+        for (unsigned i = 0; i < 2; i++)
+            if (which & 1u << i)
+                damage_record(disk, i);
+        assert_int_equal(look(disk, &rec), -EUCLEAN);
+        must_fail(disk, &a, -EBUSY);
+        assert_true(was_said("its owner records are damaged"));
+        s = must_open(disk, &a_forced);
+        assert_true(was_said("taken over though its owner records are damaged"));
+        rec = record_of(disk); /* both are good again, */
+        /* and above whatever the damaged one may have said */
+        assert_int_equal(rec.sequence, which == 1 ? 4 : which == 2 ? 3 : 2);
+        assert_int_equal(rec.epoch, which == 3 ? 2 : 3);
+        assert_true(s->mark.guarded);
+        store_close(s);
+        store_close(must_open(disk, &b));
+    }
+}
+
+static void
+a_record_of_another_image_or_a_newer_version_is_not_passed_over(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    const struct owner_options a_forced = forced(&a);
+    uint8_t block[BLOCK_SIZE];
+
+    (void)state;
+    poke_record(disk, 0, &example);
+    must_fail(disk, &a, -EBUSY);
+    owner_record_encode(&example, block);
+    block[12] = 2;
+    format_set_crc(block, sizeof block);
+    faultdev_poke(disk, block, sizeof block, OWNER_RECORDS);
+    must_fail(disk, &a_forced, -EPROTONOSUPPORT);
+    poke_record(disk, 0, NULL);
+    store_close(must_open(disk, &a));
+}
+
+static void
+directories_say_whose_they_are_before_anything_changes(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+    const struct owner_record rec = record_of(disk);
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0); /* generations 1 and 2 were there, 3 is left out */
+    for (unsigned i = 0; i < 2; i++) {
+        AUTO(directory_fini) struct directory dir = directory_of(disk, i);
+
+        assert_true(dir.owner.epoch == 1 && dir.owner.first == 4 && !dir.owner.guarded);
+        assert_memory_equal(dir.owner.nonce, rec.nonce, OWNER_NONCE_SIZE);
+        assert_true(dir.generation == 5 || dir.generation == 6);
+    }
+    assert_int_equal(s->flushes, 3);
+    assert_int_equal(put(s, "f", "two"), 0);
+    assert_int_equal(s->flushes, 4);
+    store_close(s);
+}
+
+/* ---- between a write and its flush -------------------------------------------------------------
+ */
+
+static struct store *taker;
+
+static void
+take_over_now(struct port *p)
+{
+    const struct owner_options b_forced = forced(&b);
+
+    taker = must_open(p->disk, &b_forced);
+}
+
+static void
+a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile(void **state)
+{
+    (void)state;
+    for (int after = 0; after < 2; after++) {
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        struct store *s = must_open(disk, &a);
+        struct port *p = (struct port *)s->dev;
+
+        assert_int_equal(put(s, "f", "one"), 0);
+        *(after ? &p->after_sync : &p->before_sync) = take_over_now;
+        assert_int_equal(put(s, "f", "two"), -EIO);
+        assert_non_null(taker);
+        assert_true(holds(taker, "f", "one") || holds(taker, "f", "two"));
+        assert_true(holds(s, "f", "one"));
+        assert_int_equal(put(taker, "f", "three"), 0);
+        store_close(s);
+        store_close(steal(&taker));
+        s = must_open(disk, &b);
+        assert_true(holds(s, "f", "three"));
+        store_close(s);
+    }
+}
+
+#define T(name) cmocka_unit_test(name)
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_record_survives_the_round_trip),
+        T(a_blank_block_is_no_record_and_every_flipped_bit_is_damage),
+        T(fields_out_of_range_are_damage_and_newer_versions_unsupported),
+        T(a_name_is_printable_whatever_the_host_is_called),
+        T(who_opens_owns_and_who_closes_releases),
+        T(an_image_that_nobody_changed_is_as_it_was_but_for_the_records),
+        T(another_host_is_refused_and_writes_nothing),
+        T(letting_go_is_waited_for),
+        T(a_former_owner_acknowledges_nothing),
+        T(damaged_records_are_taken_by_force_only),
+        T(a_record_of_another_image_or_a_newer_version_is_not_passed_over),
+        T(directories_say_whose_they_are_before_anything_changes),
+        T(a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile),
+    };
+
+    cmocka_set_message_output(CM_OUTPUT_TAP);
+    report_set_sink(hear, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
