@@ -5,6 +5,7 @@
 #include "base/scope.h"
 #include "tpm/envelope.h"
 #include "tpm/link.h"
+#include "tpm/message.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -802,6 +804,25 @@ tpm_1_2_works_too(void **state)
     }
 }
 
+/* One that stops because its mount has gone may never read that it shall stop. */
+static void
+the_last_words_of_a_process_are_heard_though_it_did_not_listen(void **unused)
+{
+    const struct message_state last = {.state = TPM_STATE_STOPPED};
+    struct message m;
+    int fds[2];
+
+    (void)unused;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
+    assert_int_equal(message_send(fds[1], MESSAGE_STATE, &last, sizeof last, 0), 0);
+    assert_int_equal(message_send(fds[0], MESSAGE_STOP, NULL, 0, 0), 0);
+    close(fds[1]);
+    assert_int_equal(message_receive(fds[0], &m), 0);
+    assert_int_equal(m.type, MESSAGE_STATE);
+    assert_int_equal(message_receive(fds[0], &m), -ENOTCONN);
+    close(fds[0]);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int
@@ -836,6 +857,7 @@ main(void)
         T(it_ends_with_the_daemon),
         T(it_holds_nothing_of_the_daemons),
         T(tpm_1_2_works_too),
+        cmocka_unit_test(the_last_words_of_a_process_are_heard_though_it_did_not_listen),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,11 +32,13 @@ message_receive(int fd, struct message *m)
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
     ssize_t n;
 
+    /* A peer that ends with messages unread resets the connection, and we are told so, once, before
+     * we are given its last words. */
     do
         n = recvmsg(fd, &msg, 0);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0)
-        return errno == ECONNRESET ? -ENOTCONN : -errno;
+        return -errno;
     if (n == 0)
         return -ENOTCONN;
     if ((size_t)n < sizeof m->type || msg.msg_flags & MSG_TRUNC)
