@@ -354,6 +354,19 @@ wait_for_end(const struct target *t)
                   (int)t->pid, t->mount.source);
 }
 
+/* For who is not root fusermount3(1) unmounts, and it looks for the mount there and nowhere else.
+ */
+static int
+check_mtab(const struct target *t)
+{
+    if (access("/etc/mtab", R_OK) == 0)
+        return 0;
+    return report(-errno,
+                  "%s: cannot unmount: fusermount3 needs /etc/mtab (%s); nothing was changed; what "
+                  "to do: as root, ln -s ../proc/self/mounts /etc/mtab",
+                  t->mount.dir, errno_text(-errno));
+}
+
 static int
 run_fusermount(const char *dir)
 {
@@ -375,8 +388,12 @@ detach(const struct target *t)
 {
     int r = umount2(t->mount.dir, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
 
-    if (r == -EPERM)
+    if (r == -EPERM) {
+        r = check_mtab(t);
+        if (r < 0)
+            return r;
         r = run_fusermount(t->mount.dir);
+    }
     return r < 0 ? report(r, "%s: cannot unmount: %s", t->mount.dir, errno_text(r)) : 0;
 }
 
@@ -407,7 +424,9 @@ try_to_unmount(const struct target *t, bool last)
     u = find_users(t, last);
     if (u.others > 0 || (r == -EBUSY && !u.tpm))
         return -EAGAIN;
-    r = ask_daemon(t);
+    r = r == -EPERM ? check_mtab(t) : 0;
+    if (r == 0)
+        r = ask_daemon(t);
     return r < 0 ? r : wait_for_end(t);
 }
 
