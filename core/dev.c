@@ -127,9 +127,10 @@ dev_take(struct dev *d, unsigned wait_ms)
 }
 
 void
-dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg)
+dev_set_witness(struct dev *d, dev_witness_fn *witness, dev_fail_fn *fail, void *arg)
 {
     d->witness = witness;
+    d->fail = fail;
     d->witness_arg = arg;
 }
 

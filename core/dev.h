@@ -43,6 +43,9 @@ struct dev_ops {
  * written: 0, or a negative errno (reported) that says that it is not the same any more.  It may
  * read. */
 typedef int dev_witness_fn(void *arg, struct dev *d);
+/* Told, likewise, that the device takes no writes any more, and why (a string that stays): it may
+ * be a read that found out. */
+typedef void dev_fail_fn(void *arg, int r, const char *why);
 
 /* Whoever may forbid writing to @d: asked by dev_pwrite() before the first write after a flush, and
  * by dev_sync() after each flush.  0, or how the write or the flush fails (reported).  It may read.
@@ -57,6 +60,7 @@ struct dev {
     bool shared;             /* other hosts may reach it, too: block devices and servers */
     char *name;              /* for reports; owned by the implementation */
     dev_witness_fn *witness; /* NULL: whatever is there will do */
+    dev_fail_fn *fail;       /* NULL: nobody wants to know */
     void *witness_arg;
     dev_guard_fn *guard; /* NULL: nobody forbids anything */
     void *guard_arg;
@@ -84,9 +88,9 @@ void dev_release(struct dev *d);
 int dev_take(struct dev *d, unsigned wait_ms);
 /* Whether it can be let go and taken at all. */
 bool dev_can_move(const struct dev *d);
-void dev_set_witness(struct dev *d, dev_witness_fn *witness, void *arg); /* NULL: none */
-void dev_set_guard(struct dev *d, dev_guard_fn *guard, void *arg);       /* NULL: none */
-void dev_close(struct dev *d);                                           /* NULL is fine */
+void dev_set_witness(struct dev *d, dev_witness_fn *witness, dev_fail_fn *fail, void *arg);
+void dev_set_guard(struct dev *d, dev_guard_fn *guard, void *arg); /* NULL: none */
+void dev_close(struct dev *d);                                     /* NULL is fine */
 void dev_closep(struct dev **d);
 
 /* Whether a tail shorter than a block (sizes need not be whole blocks) holds a byte that is not

@@ -142,22 +142,34 @@ replay(struct nbd_dev *n, int64_t deadline)
     return r;
 }
 
+/* The last word on a write: whatever may lie there now, nothing more is written. */
+static int
+fail_writes(struct nbd_dev *n, int r)
+{
+    n->failed = r;
+    forget_journal(n);
+    return r;
+}
+
 /* ---- a lost connection ------------------------------------------------------------------------
  */
 
-/* Another export, or one that promises less: 0, or reported. */
+/* Another export, or one that promises less: 0, or reported.  One whose blocks do not fit cannot
+ * even be read. */
 static int
 check_export(const struct nbd_dev *n, const struct nbd_export *e)
 {
     const char *name = n->dev.name;
 
-    if (e->size != n->export.size)
-        return report(-EIO, "%s: has %" PRIu64 " bytes after reconnecting, and had %" PRIu64, name,
-                      e->size, n->export.size);
     if (BLOCK_SIZE % e->block != 0)
         return report(-EIO, "%s: demands blocks of %" PRIu32 " bytes after reconnecting", name,
                       e->block);
-    if (n->dev.read_only || n->failed)
+    if (n->failed)
+        return 0;
+    if (e->size != n->export.size)
+        return report(-EIO, "%s: has %" PRIu64 " bytes after reconnecting, and had %" PRIu64, name,
+                      e->size, n->export.size);
+    if (n->dev.read_only)
         return 0;
     if (e->read_only)
         return report(-EIO, "%s: is read-only after reconnecting", name);
@@ -182,22 +194,45 @@ ask_witness(struct nbd_dev *n)
     return r < 0 && !nbd_link_is_up(n->link) ? -ENOTCONN : r;
 }
 
-/* On a new connection, until all is as before the loss: 0, -ENOTCONN, or a failure for good. */
 static int
-restore(struct nbd_dev *n, const struct nbd_export *e, int64_t deadline)
+look_and_replay(struct nbd_dev *n, const struct nbd_export *e, int64_t deadline, const char **why)
 {
     int r = check_export(n, e);
 
+    *why = "the export is not what it was when the connection was lost";
     if (r < 0)
         return r;
     n->export.most = e->most;
     if (n->in_flight)
         sleep_ms(DRAIN_MS);
     r = ask_witness(n);
-    if (r == 0)
-        r = replay(n, deadline);
-    if (r == 0)
+    *why = r == -EUCLEAN ? "the image is not what it was when the connection was lost"
+           : r == -EBUSY ? "another host has taken the image over"
+                         : "the image cannot be read after reconnecting";
+    if (r < 0)
+        return r;
+    r = replay(n, deadline);
+    *why = "a write failed after reconnecting";
+    return r;
+}
+
+/* On a new connection, until all is as before the loss: 0, or -ENOTCONN, -ENOMEM: not yet.  All
+ * else is for good, also when it is a read that has come here: nothing is written any more. */
+static int
+restore(struct nbd_dev *n, const struct nbd_export *e, int64_t deadline)
+{
+    const char *why;
+    int r = look_and_replay(n, e, deadline, &why);
+
+    if (r == 0) {
         n->in_flight = false;
+    } else if (r != -ENOTCONN && r != -ENOMEM && !n->failed) {
+        fail_writes(n, r);
+        if (n->dev.fail)
+            n->dev.fail(n->dev.witness_arg, r, why);
+    }
+    if (BLOCK_SIZE % e->block != 0)
+        nbd_link_drop(n->link);
     return r;
 }
 
@@ -216,6 +251,7 @@ patience(const struct nbd_dev *n, int64_t deadline, int64_t now)
     return end > now + ONE_TRY_MS ? end : now + ONE_TRY_MS;
 }
 
+/* 0: there is a connection, to read from at least; whoever writes asks .failed, too. */
 static int
 reconnect(struct nbd_dev *n, int64_t deadline)
 {
@@ -242,6 +278,8 @@ reconnect(struct nbd_dev *n, int64_t deadline)
         sleep_ms(pause);
         pause = pause * 2 < PAUSE_MAX_MS ? pause * 2 : PAUSE_MAX_MS;
     }
+    if (n->failed && r != -ENOTCONN && nbd_link_is_up(n->link))
+        r = 0;
     if (r == 0) {
         report_at(REPORT_NOTICE, 0, "%s: connected again", n->dev.name);
         n->lost = 0;
@@ -279,15 +317,6 @@ write_deadline_of(struct nbd_dev *n)
     return deadline_of(n);
 }
 
-/* The last word on a write: whatever may lie there now, nothing more is written. */
-static int
-fail_writes(struct nbd_dev *n, int r)
-{
-    n->failed = r;
-    forget_journal(n);
-    return r;
-}
-
 static int
 nbd_dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
 {
@@ -322,7 +351,7 @@ nbd_dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
     r = link_write(nd, &nd->journal[nd->n_journal - 1], deadline);
     if (r == -ENOTCONN)
         r = reconnect(nd, deadline); /* which writes it, too */
-    return r < 0 ? fail_writes(nd, r) : 0;
+    return r < 0 ? fail_writes(nd, r) : nd->failed;
 }
 
 static int
@@ -338,14 +367,14 @@ nbd_dev_sync(struct dev *d)
     if (!nd->fua && !nd->unsafe) {
         while ((r = nbd_link_flush(nd->link, deadline)) == -ENOTCONN) {
             r = reconnect(nd, deadline);
-            if (r < 0)
+            if (r < 0 || nd->failed)
                 break;
         }
     }
     if (r < 0)
         return fail_writes(nd, r);
     forget_journal(nd);
-    return 0;
+    return nd->failed;
 }
 
 /* What caches the server has it keeps to itself. */

@@ -6,11 +6,12 @@
  * witness whether what lies there is what it was, then writes all of it again, in order, and only
  * then goes on.  That takes at most dev_options.reconnect_s since the connection was found lost;
  * the same is the most that one request, or one commit, waits for a server that does not answer.  A
- * write or flush that is given up is the last: all further ones fail.  Reads go on as soon as
- * somebody answers.
+ * write or flush that is given up is the last: all further ones fail.  So they do as soon as an
+ * operation, also one that reads, finds another export or image after connecting anew.  Reads go on
+ * when somebody answers: whoever reads knows what he should get.
  *
- * A connection that is there, and only slow, is never given up for another one: its requests might
- * still be done, after those of the next. */
+ * A connection that is there, and only slow, is never given up for another one to write to: what
+ * it was asked to write might still be written, after what came over the next. */
 #ifndef VNVRAM_CORE_DEV_NBD_H
 #define VNVRAM_CORE_DEV_NBD_H
 

@@ -112,7 +112,7 @@ leave_locked(struct store *s, enum store_place place)
     s->read_only_why = why_away(place);
     if (s->anchor)
         anchor_release(s->anchor);
-    dev_set_witness(s->dev, NULL, NULL); /* what will lie there is another's business */
+    dev_set_witness(s->dev, NULL, NULL, NULL); /* what will lie there is another's business */
     dev_release(s->dev);
     return 0;
 }
@@ -203,7 +203,7 @@ take_locked(struct store *s, unsigned wait_ms)
         r = dev_medium(s->dev, false);
     if (r < 0)
         return r;
-    dev_set_witness(s->dev, store_witness, s);
+    dev_set_witness(s->dev, store_witness, store_dev_failed, s);
     s->read_only = 0;
     s->read_only_why = NULL;
     snapshot_put(s->snapshot);
@@ -232,7 +232,7 @@ store_take(struct store *s, unsigned wait_ms)
         s->read_only_why = why_away(s->place);
         if (s->anchor)
             anchor_release(s->anchor);
-        dev_set_witness(s->dev, NULL, NULL);
+        dev_set_witness(s->dev, NULL, NULL, NULL);
         dev_release(s->dev);
         return r;
     }

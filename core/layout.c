@@ -242,6 +242,6 @@ store_format(struct dev *d, const struct format_spec *spec, struct sealer *seale
     dev_set_guard(d, NULL, NULL);
     if (r == 0 && own)
         r = owner_release(own);
-    dev_set_witness(d, NULL, NULL);
+    dev_set_witness(d, NULL, NULL, NULL);
     return r;
 }

@@ -389,12 +389,12 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
     o->at = f.at;
     o->was_forced = is_bad(&f) || is_other_host(o, &f);
     o->was_owned = o->was_forced || f.rec.state == OWNER_OWNED;
-    dev_set_witness(d, owner_witness, o);
+    dev_set_witness(d, owner_witness, NULL, o);
     r = blank_bad(o, &f);
     if (r == 0)
         r = write_record(o, &rec);
     if (r < 0)
-        dev_set_witness(d, NULL, NULL);
+        dev_set_witness(d, NULL, NULL, NULL);
     if (r == -EBUSY)
         return report(r, "%s: another host is taking it at the same time: try again", d->name);
     o->held = r == 0;

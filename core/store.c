@@ -237,14 +237,14 @@ store_open(struct store **out, struct dev *d, const struct store_options *opt)
     if (r == 0 && !s->own) /* what another host writes no cache here shows */
         r = dev_medium(d, false);
     if (r == 0 && !reads_only)
-        dev_set_witness(d, store_witness, s);
+        dev_set_witness(d, store_witness, store_dev_failed, s);
     if (r == 0 && opt->incoming)
         r = leave_locked(s, STORE_INCOMING);
     else if (r == 0 && !reads_only)
         r = write_recovery(s, &sbs, opt->repair);
     if (r < 0) {
         tenure_end(s);
-        dev_set_witness(d, NULL, NULL);
+        dev_set_witness(d, NULL, NULL, NULL);
         return r;
     }
     *out = steal(&s);

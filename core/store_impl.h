@@ -105,10 +105,11 @@ int fail_store(struct store *s, int r, const char *why);
 /* ---- witness.c
  * ---------------------------------------------------------------------------------- */
 
-/* A dev_witness_fn for the store @arg: what was flushed lies there, beside at most what is in
- * flight. Else the store is read-only for good.  The lock is held, or nobody else knows the store
- * yet. */
+/* A dev_witness_fn for the store @arg: 0 if what was flushed lies there, beside at most what is in
+ * flight; -EUCLEAN if not.  The lock is held, or nobody else knows the store yet. */
 int store_witness(void *arg, struct dev *d);
+/* A dev_fail_fn: the store is read-only for good.  The lock likewise. */
+void store_dev_failed(void *arg, int r, const char *why);
 
 /* ---- recover.c
  * ----------------------------------------------------------------------------------- */

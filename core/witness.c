@@ -81,7 +81,6 @@ check_banks(struct store *s, struct dev *d)
 int
 store_witness(void *arg, struct dev *d)
 {
-    static const char changed[] = "the image is not what it was when the connection was lost";
     struct store *s = arg;
     int r = owner_is_held(s->own) ? owner_witness(s->own, d) : 0;
 
@@ -89,13 +88,17 @@ store_witness(void *arg, struct dev *d)
         r = check_superblocks(s, d);
     if (r == 0)
         r = check_directories(s, d);
-    if (r == 0)
-        r = check_banks(s, d);
-    if (r != -EUCLEAN)
-        return r;
-    if (s->read_only == 0) {
-        s->read_only = r;
-        s->read_only_why = changed;
-    }
-    return report(r, "%s: %s: read-only from now on", d->name, changed);
+    return r < 0 ? r : check_banks(s, d);
+}
+
+void
+store_dev_failed(void *arg, int r, const char *why)
+{
+    struct store *s = arg;
+
+    if (s->read_only != 0)
+        return;
+    s->read_only = r;
+    s->read_only_why = why;
+    report(r, "%s: %s: read-only from now on", s->dev->name, why);
 }

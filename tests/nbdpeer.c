@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tests/nbdpeer.h"
 #include <endian.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ struct nbdpeer {
     unsigned flags;
     uint8_t *medium, *cache; /* the cache shows what clients see */
     struct nbdpeer_plan plan;
-    unsigned long seen, writes;
+    unsigned long connections, seen, writes;
     uint64_t rng;
     bool died, ended;
     int listener, client;
@@ -152,6 +153,10 @@ die(struct nbdpeer *p)
         unlink(p->path);
         p->ended = true;
     }
+    if (p->plan.then) {
+        p->plan = *p->plan.then;
+        p->seen = 0;
+    }
 }
 
 static bool
@@ -162,39 +167,58 @@ is_due(struct nbdpeer *p)
     return p->plan.again ? p->seen % p->plan.at == 0 : p->seen == p->plan.at;
 }
 
+static void
+carry_out(struct nbdpeer *p, const uint8_t *request, const uint8_t *data)
+{
+    unsigned kind = request[7], fua = request[5];
+
+    if (kind == WRITE)
+        memcpy(p->cache + get64(request + 16), data, get32(request + 24));
+    if (kind == SYNC || (kind == WRITE && fua & 1))
+        memcpy(p->medium, p->cache, p->size);
+}
+
+/* Until the client hangs up, or for @ms. */
+static void
+wait_for_client(struct nbdpeer *p, int fd, int ms)
+{
+    struct pollfd gone = {.fd = fd, .events = POLLRDHUP};
+
+    pthread_mutex_unlock(&p->lock);
+    poll(&gone, 1, ms);
+    pthread_mutex_lock(&p->lock);
+}
+
 /* Under the lock.  False: the connection ends. */
 static bool
 serve(struct nbdpeer *p, int fd, const uint8_t *request, const uint8_t *data)
 {
-    unsigned kind = request[7], fua = request[5];
+    unsigned kind = request[7];
     uint64_t off = get64(request + 16);
     uint32_t n = get32(request + 24), error = 0;
     uint8_t reply[16];
-    bool due;
+    bool due, dies;
 
     p->seen++;
     p->writes += kind == WRITE;
     due = is_due(p);
-    if (due && p->plan.error) {
+    dies = due && !p->plan.error && !p->plan.stall && !p->plan.slow_ms;
+    if (due && p->plan.error)
         error = p->plan.error;
-    } else if (due && !p->plan.after && !p->plan.stall) {
-        die(p);
-        return false;
-    } else {
-        if (kind == WRITE)
-            memcpy(p->cache + off, data, n);
-        if (kind == SYNC || (kind == WRITE && fua & 1))
-            memcpy(p->medium, p->cache, p->size);
-    }
-    if (due && p->plan.after) {
+    else if (!due || p->plan.after)
+        carry_out(p, request, data);
+    if (dies) {
         die(p);
         return false;
     }
-    if (due && p->plan.stall) {
-        pthread_mutex_unlock(&p->lock);
-        recv(fd, reply, 1, 0); /* until the client hangs up */
-        pthread_mutex_lock(&p->lock);
-        return false;
+    if (due && (p->plan.stall || p->plan.slow_ms)) {
+        bool stall = p->plan.stall;
+
+        wait_for_client(p, fd, stall ? -1 : (int)p->plan.slow_ms);
+        if (!p->plan.after)
+            carry_out(p, request, data);
+        if (stall)
+            return false;
     }
     put32(reply, 0x67446698);
     put32(reply + 4, error);
@@ -231,6 +255,9 @@ run(void *arg)
 
         if (fd < 0)
             break;
+        pthread_mutex_lock(&p->lock);
+        p->connections++;
+        pthread_mutex_unlock(&p->lock);
         talk(p, fd);
         close(fd);
         pthread_mutex_lock(&p->lock);
@@ -288,7 +315,7 @@ nbdpeer_plan(struct nbdpeer *p, const struct nbdpeer_plan *plan)
 {
     pthread_mutex_lock(&p->lock);
     p->plan = *plan;
-    p->seen = p->writes = 0;
+    p->connections = p->seen = p->writes = 0;
     p->died = false;
     pthread_mutex_unlock(&p->lock);
 }
@@ -302,6 +329,17 @@ nbdpeer_has_died(struct nbdpeer *p)
     died = p->died;
     pthread_mutex_unlock(&p->lock);
     return died;
+}
+
+unsigned long
+nbdpeer_connections(struct nbdpeer *p)
+{
+    unsigned long n;
+
+    pthread_mutex_lock(&p->lock);
+    n = p->connections;
+    pthread_mutex_unlock(&p->lock);
+    return n;
 }
 
 unsigned long

@@ -14,12 +14,15 @@ struct nbdpeer_plan {
     unsigned long at; /* the request at which it happens, from 1; 0: never */
     bool after;       /* the request has been done, but not answered */
     enum nbdpeer_loss loss;
-    bool stall;                       /* instead of dying, answer nothing more on this connection */
-    unsigned error;                   /* instead of dying, answer this */
-    bool away;                        /* do not come back */
+    bool stall;       /* instead of dying, answer nothing more on this connection; do what was asked
+                         when the client has gone, or with .after at once */
+    unsigned slow_ms; /* instead of dying, wait so long */
+    unsigned error;   /* instead of dying, answer this */
+    bool away;        /* do not come back */
     bool shrink, read_only, no_flush; /* come back like that */
     const uint8_t *back;              /* come back with this on the medium */
     bool again;                       /* at every multiple of .at */
+    const struct nbdpeer_plan *then;  /* what to do after it has died, counting anew */
 };
 
 struct nbdpeer;
@@ -31,6 +34,8 @@ void nbdpeer_free(struct nbdpeer *p);
 const char *nbdpeer_uri(const struct nbdpeer *p);
 void nbdpeer_plan(struct nbdpeer *p, const struct nbdpeer_plan *plan); /* counts anew */
 bool nbdpeer_has_died(struct nbdpeer *p);
+/* Connections since the plan. */
+unsigned long nbdpeer_connections(struct nbdpeer *p);
 /* Requests that it has seen since the plan; those that write. */
 unsigned long nbdpeer_seen(struct nbdpeer *p);
 unsigned long nbdpeer_writes(struct nbdpeer *p);

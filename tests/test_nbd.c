@@ -182,7 +182,7 @@ malformed_uris_are_wrong_use(void **state)
 
 static uint8_t *blank_image; /* formatted, nothing in it */
 
-static const struct dev_options patient = {.reconnect_s = 30}, hasty = {.reconnect_s = 0};
+static const struct dev_options patient = {.reconnect_s = 15}, hasty = {.reconnect_s = 0};
 
 static int
 make_image(void **state)
@@ -521,6 +521,148 @@ a_newer_image_is_not_written_to(void **state)
     nbdpeer_free(p);
 }
 
+/* A read finds another export or image, before any write has failed.  That ends writing at once and
+ * for good, and what is proven to be as it was can be read. */
+static void
+read_meets(struct nbdpeer_plan plan, bool lacks_commit, bool shown, const char *why)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *before = NULL;
+    struct store_info info;
+    struct store *s;
+
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    assert_int_equal(put(s, 0), 0);
+    before = nbdpeer_medium(p);
+    if (lacks_commit)
+        plan.back = before;
+    assert_int_equal(store_commit(s, NULL, 0, NULL), 0);
+    plan.at = 1;
+    nbdpeer_plan(p, &plan);
+    for (int i = 0; i < 3; i++) {
+        char text[64] = {0};
+        struct entry e;
+
+        assert_int_equal(store_find(s, "0", &e), 0);
+        if (shown)
+            assert_int_equal(store_read(s, &e.current, text), 0);
+        else
+            assert_true(store_read(s, &e.current, text) < 0);
+        assert_string_equal(text, shown ? "content 0" : "");
+    }
+    assert_int_equal(nbdpeer_connections(p), 1);
+    store_get_info(s, &info);
+    assert_int_not_equal(info.read_only, 0);
+    assert_non_null(strstr(info.read_only_why, why));
+    assert_int_equal(put(s, 1), -EROFS);
+    store_close(s);
+    assert_int_equal(nbdpeer_writes(p), 0);
+    nbdpeer_free(p);
+}
+
+static void
+a_read_that_meets_another_image_ends_writing(void **state)
+{
+    static const char image[] = "the image is not what it was when the connection was lost";
+
+    (void)state;
+    read_meets((struct nbdpeer_plan){0}, true, true, image);
+    read_meets((struct nbdpeer_plan){.back = blank_image}, false, false, image);
+}
+
+static void
+a_read_that_meets_another_export_ends_writing(void **state)
+{
+    static const char export[] = "the export is not what it was when the connection was lost";
+
+    (void)state;
+    read_meets((struct nbdpeer_plan){.read_only = true}, false, true, export);
+    read_meets((struct nbdpeer_plan){.no_flush = true}, false, true, export);
+    read_meets((struct nbdpeer_plan){.shrink = true}, false, true, export);
+}
+
+static void
+a_read_that_finds_the_image_unreadable_ends_writing(void **state)
+{
+    static const struct nbdpeer_plan unreadable = {.at = 3, .error = EIO};
+
+    (void)state;
+    read_meets((struct nbdpeer_plan){.then = &unreadable}, false, true, "cannot be read");
+}
+
+/* ---- slow servers -------------------------------------------------------------------------------
+ */
+
+static void
+a_server_that_is_slow_is_waited_for(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    struct store *s;
+
+    (void)state;
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    for (int i = 0; i < 3; i++) {
+        nbdpeer_plan(p, &(struct nbdpeer_plan){.at = (unsigned long)i + 1, .slow_ms = 300});
+        assert_int_equal(put(s, i), 0);
+        assert_int_equal(nbdpeer_connections(p), 0);
+        assert_int_equal(shown_by(p), i + 1);
+    }
+    store_close(s);
+    nbdpeer_free(p);
+}
+
+/* A request that is given up may be done much later.  So no other connection is used for the same,
+ * nor for anything that writes. */
+static void
+a_server_that_is_slow_is_not_left_for_another(void **state)
+{
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+
+    (void)state;
+    for (unsigned long at = 1; at <= 2; at++) {
+        struct nbdpeer *p = new_peer(FLUSH_FLAG);
+        struct dev *d = NULL;
+        unsigned long writes;
+
+        assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &hasty), 0);
+        nbdpeer_plan(p, &(struct nbdpeer_plan){.at = at, .stall = true});
+        assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), at == 1 ? -EIO : 0);
+        assert_int_equal(dev_sync(d), -EIO);
+        writes = nbdpeer_writes(p);
+        assert_int_equal(dev_pread(d, buf, BLOCK_SIZE, 0), 0);
+        assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), -EIO);
+        assert_int_equal(dev_sync(d), -EIO);
+        assert_int_equal(nbdpeer_writes(p), writes);
+        dev_close(d);
+        nbdpeer_free(p);
+    }
+}
+
+/* The same, when it is a read that connects again and so writes what was not flushed. */
+static void
+nor_by_a_read(void **state)
+{
+    static const struct nbdpeer_plan slow = {.at = 1, .stall = true};
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    struct dev *d = NULL;
+    unsigned long writes;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &hasty), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 2, .then = &slow});
+    assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_pread(d, buf, BLOCK_SIZE, 0), -EIO);
+    writes = nbdpeer_writes(p);
+    assert_int_equal(writes, 2);
+    assert_int_equal(dev_pread(d, buf, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), -EIO);
+    assert_int_equal(dev_sync(d), -EIO);
+    assert_int_equal(nbdpeer_writes(p), writes);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
 static void
 reads_go_on_when_somebody_answers_again(void **state)
 {
@@ -655,11 +797,31 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        /* Those that wait for something come last, so that one that fails is soon seen. */
         cmocka_unit_test(uris_have_one_spelling),
         cmocka_unit_test(places_have_one_spelling),
         cmocka_unit_test(relative_paths_are_made_absolute),
         cmocka_unit_test(what_is_no_uri_is_a_path),
         cmocka_unit_test(malformed_uris_are_wrong_use),
+        cmocka_unit_test(nobody_there_is_told),
+        cmocka_unit_test(writers_need_a_server_that_can_flush),
+        cmocka_unit_test(read_only_exports_are_for_readers),
+        cmocka_unit_test(released_and_taken_again),
+        cmocka_unit_test(one_export_by_two_names_has_one_writer),
+        cmocka_unit_test(giving_up_resets_the_connection),
+        cmocka_unit_test(reads_go_on_when_somebody_answers_again),
+        cmocka_unit_test(an_error_of_the_server_makes_the_store_read_only),
+        cmocka_unit_test(a_server_that_is_shutting_down_has_a_successor),
+        cmocka_unit_test(another_export_than_before_is_not_written_to),
+        cmocka_unit_test(an_older_image_is_not_written_to),
+        cmocka_unit_test(an_image_that_lacks_a_commit_is_not_written_to),
+        cmocka_unit_test(a_newer_image_is_not_written_to),
+        cmocka_unit_test(a_read_that_meets_another_image_ends_writing),
+        cmocka_unit_test(a_read_that_meets_another_export_ends_writing),
+        cmocka_unit_test(a_read_that_finds_the_image_unreadable_ends_writing),
+        cmocka_unit_test(a_server_that_is_slow_is_waited_for),
+        cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
+        cmocka_unit_test(nor_by_a_read),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_its_cache),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_some_of_its_cache),
         cmocka_unit_test(a_server_may_die_after_any_request_and_lose_its_cache),
@@ -667,19 +829,6 @@ main(void)
         cmocka_unit_test(a_server_may_die_again_and_again),
         cmocka_unit_test(a_server_that_stays_away_makes_the_store_read_only),
         cmocka_unit_test(a_server_that_does_not_answer_makes_the_store_read_only),
-        cmocka_unit_test(an_error_of_the_server_makes_the_store_read_only),
-        cmocka_unit_test(a_server_that_is_shutting_down_has_a_successor),
-        cmocka_unit_test(another_export_than_before_is_not_written_to),
-        cmocka_unit_test(an_older_image_is_not_written_to),
-        cmocka_unit_test(an_image_that_lacks_a_commit_is_not_written_to),
-        cmocka_unit_test(a_newer_image_is_not_written_to),
-        cmocka_unit_test(reads_go_on_when_somebody_answers_again),
-        cmocka_unit_test(writers_need_a_server_that_can_flush),
-        cmocka_unit_test(read_only_exports_are_for_readers),
-        cmocka_unit_test(released_and_taken_again),
-        cmocka_unit_test(one_export_by_two_names_has_one_writer),
-        cmocka_unit_test(giving_up_resets_the_connection),
-        cmocka_unit_test(nobody_there_is_told),
     };
 
     return cmocka_run_group_tests(tests, make_image, free_image);
