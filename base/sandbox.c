@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -520,19 +521,27 @@ confine_helper(const struct sandbox_helper *h)
     return r < 0 ? r : sandbox_enter(&opt);
 }
 
-int
-sandbox_be_helper(const struct sandbox_helper *h, int fd, bool confined)
+void
+sandbox_leave_session(const char *name)
 {
-    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE};
+    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGXFSZ};
+    const struct rlimit no_core = {0, 0};
     sigset_t none;
 
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
         signal(ignored[i], SIG_IGN);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    prctl(PR_SET_NAME, h->name);
+    setsid(); /* no stop from the terminal either */
+    prctl(PR_SET_NAME, name);
     prctl(PR_SET_DUMPABLE, 0);
-    setsid();
+    setrlimit(RLIMIT_CORE, &no_core);
+}
+
+int
+sandbox_be_helper(const struct sandbox_helper *h, int fd, bool confined)
+{
+    sandbox_leave_session(h->name);
     keep_only(fd);
     if (chdir("/") < 0)
         return -errno;

@@ -67,10 +67,12 @@ struct sandbox_helper {
 
 enum { SANDBOX_HELPER_FD = 3 };
 
-/* What such a process does first: it has @fd as SANDBOX_HELPER_FD, and nothing else of the
- * daemon's; /dev/null is its standard descriptors, "/" its directory.  It has a session of its own,
- * ignores the signals that end one, and leaves no core.  @confined: it enters its sandbox.  Returns
- * 0 or a negative errno. */
+/* For a process that ends with the daemon and not before: named @name, in a session of its own,
+ * deaf to the signals that end one or a job, and without a core. */
+void sandbox_leave_session(const char *name);
+/* What a helper does first: it leaves the session, has @fd as SANDBOX_HELPER_FD and nothing else of
+ * the daemon's, /dev/null as its standard descriptors, and "/" as its directory.  @confined: it
+ * enters its sandbox.  Returns 0 or a negative errno. */
 int sandbox_be_helper(const struct sandbox_helper *h, int fd, bool confined);
 
 /* The version of Landlock's interface that the kernel has; 0: none. */

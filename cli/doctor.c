@@ -74,7 +74,7 @@ say(struct doctor *d, enum verdict v, const char *advice, const char *fmt, ...)
     d->bad |= v == BAD;
     if (!d->json) {
         printf("%-8s %-18s ", verdict_names[v], d->check);
-        print_name(text);
+        print_escaped(text);
         putchar('\n');
         if (advice)
             printf("         what to do:        %s\n", advice);

@@ -386,21 +386,6 @@ size_text(char buf[SIZE_TEXT], uint64_t n)
 }
 
 void
-print_name(const char *name)
-{
-    for (const unsigned char *p = (const unsigned char *)name; *p;) {
-        size_t n = utf8_length(p);
-
-        if (n == 0 || *p < 0x20 || *p == 0x7f || *p == '\\' || (*p == 0xc2 && p[1] < 0xa0)) {
-            printf("\\x%02x", *p++);
-            continue;
-        }
-        printf("%.*s", (int)n, p);
-        p += n;
-    }
-}
-
-void
 uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE])
 {
     char *p = buf;

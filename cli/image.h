@@ -58,8 +58,6 @@ int image_verify_copy(int fd, const char *path);
 /* "4.0 MiB", "512 B"; @buf is returned. */
 enum { SIZE_TEXT = 32 };
 const char *size_text(char buf[SIZE_TEXT], uint64_t n);
-/* To stdout.  A name may hold any byte but '/': what is no text stays off the terminal. */
-void print_name(const char *name);
 void uuid_text(char buf[37], const uint8_t uuid[UUID_SIZE]);
 
 /* A string member; NULL becomes null, and what is no UTF-8 U+FFFD. */
@@ -69,7 +67,8 @@ void json_add_number(struct json_object *o, const char *key, uint64_t value);
 void json_add_bool(struct json_object *o, const char *key, bool value);
 void json_print(struct json_object *o); /* and frees it */
 
-/* Prints what others have named, a terminal's control characters as \xNN. */
+/* Prints what others have named: a name may hold any byte but '/', and what is no text, or a
+ * terminal's control characters, become \xNN. */
 void print_escaped(const char *text);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/reopener.h"
+#include "base/clock.h"
 #include "base/report.h"
 #include "base/sandbox.h"
 #include "base/scope.h"
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 
 enum { IMAGE, ANCHOR, FILES, LINE = 512, SLACK_MS = 10000, END_MS = 3000, END_POLL_MS = 5 };
 
@@ -21,7 +21,7 @@ struct request {
     uint32_t number;
     uint32_t file;
     uint32_t wait_ms;
-    int64_t deadline; /* of now_ms(): nobody waits for an answer after that */
+    int64_t deadline; /* of clock_ms(): nobody waits for an answer after that */
 };
 
 struct answer {
@@ -45,15 +45,6 @@ union control {
     struct cmsghdr align;
     char space[CMSG_SPACE(DEV_FILES_MAX * sizeof(int))];
 };
-
-static int64_t
-now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 /* ---- the child ------------------------------------------------------------------------------ */
 
@@ -99,11 +90,11 @@ serve_one(int fd, const struct request *q, const char *path)
     struct answer a = {.number = q->number};
 
     report_set_sink(keep_line, &a);
-    if (now_ms() >= q->deadline)
+    if (clock_ms() >= q->deadline)
         a.r = -ETIMEDOUT;
     else
         a.r = path ? dev_file_open_within(&d, path, 0, q->wait_ms) : -EINVAL;
-    if (a.r == 0 && now_ms() >= q->deadline)
+    if (a.r == 0 && clock_ms() >= q->deadline)
         a.r = -ETIMEDOUT;
     if (a.r == 0)
         dev_file_lend(d, &a.files);
@@ -229,7 +220,7 @@ wait_for_answer(int fd, int64_t deadline)
     int n;
 
     do {
-        left = deadline - now_ms();
+        left = deadline - clock_ms();
         n = poll(&p, 1, left > 0 ? (int)left : 0);
     } while (n < 0 && errno == EINTR);
     return n == 1 ? 0 : -EIO;
@@ -260,7 +251,7 @@ reopen(void *arg, unsigned wait_ms, struct dev_files *files)
     const struct request q = {.number = ++door->r->number,
                               .file = door->file,
                               .wait_ms = wait_ms,
-                              .deadline = now_ms() + wait_ms + SLACK_MS};
+                              .deadline = clock_ms() + wait_ms + SLACK_MS};
     struct answer a = {0};
     int r = ask(door->r->fd, &q, &a);
 
@@ -290,8 +281,8 @@ reopener_free(struct reopener *r)
     if (!r)
         return;
     close(r->fd); /* it ends, unless a device that does not answer keeps it */
-    deadline = now_ms() + END_MS;
-    while (waitpid(r->pid, NULL, WNOHANG) == 0 && now_ms() < deadline)
+    deadline = clock_ms() + END_MS;
+    while (waitpid(r->pid, NULL, WNOHANG) == 0 && clock_ms() < deadline)
         poll(NULL, 0, END_POLL_MS);
     free(r);
 }

@@ -15,22 +15,22 @@ print_text(const struct mount_status *s)
     const char *tpm = mount_status_tpm(s, "version"), *why = mount_status_text(s, "read_only_why");
 
     printf("%-10s  ", mount_health_name(s->health));
-    print_name(s->mount.dir);
+    print_escaped(s->mount.dir);
     fputs("  ", stdout);
-    print_name(s->mount.source);
+    print_escaped(s->mount.source);
     if (s->answer) {
         printf("  generation %" PRIu64 ", committed ", mount_status_number(s, "generation"));
-        print_name(mount_status_text(s, "last_commit") ?: "?");
+        print_escaped(mount_status_text(s, "last_commit") ?: "?");
     }
     if (tpm) {
         fputs(", TPM ", stdout);
-        print_name(tpm);
+        print_escaped(tpm);
         putchar(' ');
-        print_name(mount_status_tpm(s, "state") ?: "?");
+        print_escaped(mount_status_tpm(s, "state") ?: "?");
     }
     if (why) {
         fputs(", ", stdout);
-        print_name(why);
+        print_escaped(why);
     }
     putchar('\n');
 }

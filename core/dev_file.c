@@ -8,6 +8,7 @@
  * A block device is read and written past its page cache (O_DIRECT): that cache is shared with all
  * who have the device open, keeps what another host has replaced meanwhile, and after a failed
  * write shows what is not on the medium. */
+#include "base/clock.h"
 #include "base/finding.h"
 #include "base/report.h"
 #include "base/scope.h"
@@ -82,6 +83,15 @@ leave_direct(struct file_dev *f)
     return r < 0 ? r : drop_cache(f->fd);
 }
 
+/* Of a transfer, in errno: 0, it is to be tried again. */
+static int
+after_failure(struct file_dev *f)
+{
+    if (errno == EINVAL && f->direct)
+        return leave_direct(f);
+    return errno == EINTR ? 0 : -errno;
+}
+
 static int
 file_pread(struct dev *d, void *buf, size_t n, uint64_t off)
 {
@@ -95,10 +105,8 @@ file_pread(struct dev *d, void *buf, size_t n, uint64_t off)
             done += (size_t)got;
         else if (got == 0)
             return -ERANGE;
-        else if (errno == EINVAL && f->direct)
-            r = leave_direct(f);
-        else if (errno != EINTR)
-            r = -errno;
+        else
+            r = after_failure(f);
         if (r < 0)
             return r;
     }
@@ -118,10 +126,8 @@ file_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
             done += (size_t)put;
         else if (put == 0)
             return -EIO;
-        else if (errno == EINVAL && f->direct)
-            r = leave_direct(f);
-        else if (errno != EINTR)
-            r = -errno;
+        else
+            r = after_failure(f);
         if (r < 0)
             return r;
     }
@@ -243,20 +249,11 @@ static const struct dev_ops file_ops = {
 
 /* ---- the lock ------------------------------------------------------------------------------- */
 
-static int64_t
-now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* False when the time for waiting is over. */
 static bool
 wait_until(int64_t deadline)
 {
-    if (now_ms() >= deadline)
+    if (clock_ms() >= deadline)
         return false;
     nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
     return true;
@@ -503,7 +500,7 @@ int
 dev_file_open_within(struct dev **out, const char *path, unsigned flags, unsigned wait_ms)
 {
     AUTO(file_freep) struct file_dev *f = calloc(1, sizeof *f);
-    int64_t deadline = now_ms() + wait_ms;
+    int64_t deadline = clock_ms() + wait_ms;
     struct stat st;
     int r;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "core/dev_nbd.h"
+#include "base/clock.h"
 #include "base/crc32.h"
 #include "base/report.h"
 #include "base/sandbox.h"
@@ -255,7 +256,7 @@ patience(const struct nbd_dev *n, int64_t deadline, int64_t now)
 static int
 reconnect(struct nbd_dev *n, int64_t deadline)
 {
-    int64_t now = nbd_link_now(), pause = PAUSE_MIN_MS, end;
+    int64_t now = clock_ms(), pause = PAUSE_MIN_MS, end;
     bool told = n->lost != 0;
     int r;
 
@@ -265,10 +266,10 @@ reconnect(struct nbd_dev *n, int64_t deadline)
     for (;;) {
         struct nbd_export e;
 
-        r = nbd_link_connect(n->link, &e, earlier(end, nbd_link_now() + TRY_MS));
+        r = nbd_link_connect(n->link, &e, earlier(end, clock_ms() + TRY_MS));
         if (r == 0)
             r = restore(n, &e, end);
-        if (r != -ENOTCONN || nbd_link_now() + pause >= end)
+        if (r != -ENOTCONN || clock_ms() + pause >= end)
             break;
         if (!told)
             report_at(REPORT_WARNING, 0,
@@ -304,7 +305,7 @@ answer_ms(const struct nbd_dev *n)
 static int64_t
 deadline_of(const struct nbd_dev *n)
 {
-    return n->commit_end ? n->commit_end : nbd_link_now() + answer_ms(n);
+    return n->commit_end ? n->commit_end : clock_ms() + answer_ms(n);
 }
 
 /* The same, of what writes.  A commit's time begins with its first write: before that it may have
@@ -313,7 +314,7 @@ static int64_t
 write_deadline_of(struct nbd_dev *n)
 {
     if (n->committing && !n->commit_end)
-        n->commit_end = nbd_link_now() + answer_ms(n);
+        n->commit_end = clock_ms() + answer_ms(n);
     return deadline_of(n);
 }
 
@@ -460,7 +461,7 @@ static int
 take_guard(struct nbd_dev *n, unsigned wait_ms)
 {
     struct flock lk = {.l_type = n->dev.read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-    int64_t deadline = nbd_link_now() + wait_ms;
+    int64_t deadline = clock_ms() + wait_ms;
 
     if (n->guard < 0)
         return report_at(REPORT_WARNING, 0,
@@ -469,7 +470,7 @@ take_guard(struct nbd_dev *n, unsigned wait_ms)
     while (fcntl(n->guard, F_OFD_SETLK, &lk) < 0) {
         if (errno != EAGAIN && errno != EACCES && errno != EINTR)
             return report(-EIO, "%s: cannot lock: %s", n->dev.name, errno_text(-errno));
-        if (nbd_link_now() >= deadline)
+        if (clock_ms() >= deadline)
             return report_busy(n);
         sleep_ms(LOCK_POLL_MS);
     }
@@ -545,7 +546,7 @@ nbd_dev_take(struct dev *d, unsigned wait_ms)
     n->lost = 0;
     r = take_guard(n, wait_ms);
     if (r == 0)
-        r = connect_first(n, nbd_link_now() + (wait_ms > TRY_MS ? wait_ms : TRY_MS));
+        r = connect_first(n, clock_ms() + (wait_ms > TRY_MS ? wait_ms : TRY_MS));
     if (r < 0)
         nbd_dev_release(d);
     return r;
@@ -632,7 +633,7 @@ dev_nbd_open(struct dev **out, const char *uri, unsigned flags, const struct dev
     if (r == 0)
         r = nbd_link_new(&n->link, &n->uri, n->dev.name);
     if (r == 0)
-        r = connect_first(n, nbd_link_now() + (n->wait_ms > TRY_MS ? n->wait_ms : TRY_MS));
+        r = connect_first(n, clock_ms() + (n->wait_ms > TRY_MS ? n->wait_ms : TRY_MS));
     if (r < 0)
         return r;
     *out = &steal(&n)->dev;

@@ -208,6 +208,19 @@ bank_load(struct dev *d, struct sealer *sealer, const struct superblock *sb,
 }
 
 int
+bank_open(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+          const struct content *c, uint8_t **raw)
+{
+    uint64_t padded = bank_padded(c->length);
+    struct bank_header h;
+    int r = bank_load(d, sealer, sb, c, raw);
+
+    if (r == 0)
+        r = bank_decode(&h, *raw, padded);
+    return r < 0 ? r : sealer->ops->decrypt(sealer, h.iv, *raw + BANK_HEADER, padded);
+}
+
+int
 bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct content *c,
            const void *data, size_t len)
 {

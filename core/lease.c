@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "core/lease.h"
+#include "base/clock.h"
 #include "base/scope.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -34,15 +35,6 @@ struct lease {
     int64_t ended; /* us: the one before */
 };
 
-static int64_t
-now_us(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
 static void
 note(struct lease *l)
 {
@@ -59,7 +51,7 @@ lease_new(int fd)
     pthread_mutex_init(&l->lock, NULL);
     l->fd = fd;
     l->allowance = HOLD_US;
-    l->since = now_us();
+    l->since = clock_us();
     l->patience = GIVE_UP_S * INT64_C(1000000);
     note(l);
     signal(SIGIO, SIG_IGN); /* by default it kills */
@@ -122,14 +114,14 @@ give_up(struct lease *l, int64_t now)
 static int
 hold(struct lease *l)
 {
-    int64_t start = now_us(), now = start;
+    int64_t start = clock_us(), now = start;
     bool waits = start >= l->given_up;
     int r;
 
     regain(l, start);
     while ((r = arm(l)) == -EAGAIN && waits && now - start < l->allowance) {
         nanosleep(&(struct timespec){.tv_nsec = POLL_US * 1000L}, NULL);
-        now = now_us();
+        now = clock_us();
     }
     l->allowance -= now - start;
     l->since = now;
@@ -162,7 +154,7 @@ lease_begin(struct lease *l)
 
     pthread_mutex_lock(&l->lock);
     r = hold(l);
-    l->in_row = r == 0 && now_us() - l->ended < LEASE_ROW_US;
+    l->in_row = r == 0 && clock_us() - l->ended < LEASE_ROW_US;
     if (!l->works || l->in_row)
         return DEV_NO_NEWS;
     if (!l->known)
@@ -190,6 +182,6 @@ lease_end(struct lease *l)
     if (l->armed)
         fcntl(l->fd, F_SETLEASE, F_UNLCK);
     l->armed = false;
-    l->ended = calm ? now_us() : 0;
+    l->ended = calm ? clock_us() : 0;
     pthread_mutex_unlock(&l->lock);
 }

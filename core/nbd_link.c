@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "core/nbd_link.h"
+#include "base/clock.h"
 #include "base/report.h"
 #include "base/sandbox.h"
 #include "base/scope.h"
@@ -17,7 +18,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 
 enum {
     GOODBYE_MS = 500,
@@ -76,19 +76,10 @@ struct nbd_link {
     char error[ERROR_MAX];
 };
 
-int64_t
-nbd_link_now(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static int
 left(int64_t deadline)
 {
-    int64_t ms = deadline - nbd_link_now();
+    int64_t ms = deadline - clock_ms();
 
     return ms <= 0 ? 0 : ms > INT32_MAX ? INT32_MAX : (int)ms;
 }
@@ -150,7 +141,7 @@ nbd_link_new(struct nbd_link **out, const struct nbd_uri *uri, const char *name)
 void
 nbd_link_hang_up(struct nbd_link *l)
 {
-    int64_t deadline = nbd_link_now() + GOODBYE_MS;
+    int64_t deadline = clock_ms() + GOODBYE_MS;
 
     if (nbd_link_is_up(l) && l->api.nbd_aio_disconnect(l->h, 0) == 0)
         while (!l->api.nbd_aio_is_closed(l->h) && !l->api.nbd_aio_is_dead(l->h) &&

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* nbd_link.h - one connection to an NBD server, and single requests over it, each with a deadline
- * (CLOCK_MONOTONIC, milliseconds).  Libnbd does the protocol; it is loaded when the first link is
- * made, so that who uses no NBD pays nothing for it.  Not thread-safe.
+ * (clock_ms()).  Libnbd does the protocol; it is loaded when the first link is made, so that who
+ * uses no NBD pays nothing for it.  Not thread-safe.
  *
  * Addresses are looked up once, in nbd_link_new(): what a link needs afterwards is a socket of one
  * family (and for TLS its files), and a sandbox can leave it just that. */
@@ -47,7 +47,5 @@ const char *nbd_link_error(const struct nbd_link *l);
 void nbd_link_sandbox(const struct nbd_link *l, struct sandbox_connect *c);
 /* Others can listen: neither TLS nor this host alone. */
 bool nbd_link_is_exposed(const struct nbd_link *l);
-
-int64_t nbd_link_now(void);
 
 #endif

@@ -108,16 +108,11 @@ rewrite_content(struct store *s, struct superblock *sb, struct sealer *sealer, s
         .slot = e->current.slot, .bank = 1 - e->current.bank, .generation = generation};
     uint64_t padded = bank_padded(e->current.length);
     AUTO_FREE uint8_t *raw = NULL;
-    struct bank_header h;
-    int r = bank_load(s->dev, s->sealer, &s->sb, &e->current, &raw);
+    int r = bank_open(s->dev, s->sealer, &s->sb, &e->current, &raw);
 
     if (r < 0)
         return r;
-    r = bank_decode(&h, raw, padded);
-    if (r == 0)
-        r = s->sealer->ops->decrypt(s->sealer, h.iv, raw + BANK_HEADER, padded);
-    if (r == 0)
-        r = bank_write(s->dev, sealer, sb, &c, raw + BANK_HEADER, e->current.length);
+    r = bank_write(s->dev, sealer, sb, &c, raw + BANK_HEADER, e->current.length);
     explicit_bzero(raw + BANK_HEADER, padded);
     if (r == 0)
         e->current = c;

@@ -62,6 +62,9 @@ int directory_write(struct dev *d, struct sealer *sealer, const struct superbloc
  * damaged; -EBADMSG: forged or transplanted. */
 int bank_load(struct dev *d, struct sealer *sealer, const struct superblock *sb,
               const struct content *c, uint8_t **raw);
+/* The same, decrypted: c->length bytes from BANK_HEADER on, for the caller to wipe. */
+int bank_open(struct dev *d, struct sealer *sealer, const struct superblock *sb,
+              const struct content *c, uint8_t **raw);
 /* Writes @len bytes as content of @c's slot, bank and generation; fills c->length and c->digest. */
 int bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct content *c,
                const void *data, size_t len);

@@ -24,30 +24,34 @@ open_aes(gcry_cipher_hd_t *h, int mode, const uint8_t *key, size_t key_len)
     return 0;
 }
 
-int
-aes_cbc_encrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
-                size_t len)
+/* gcry_cipher_encrypt() or gcry_cipher_decrypt() */
+typedef gcry_error_t cipher_fn(gcry_cipher_hd_t h, void *out, size_t out_len, const void *in,
+                               size_t in_len);
+
+static int
+aes_cbc(cipher_fn *crypt, const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK],
+        uint8_t *buf, size_t len)
 {
     AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
     int r = open_aes(&h, GCRY_CIPHER_MODE_CBC, key, key_len);
 
     if (r < 0)
         return r;
-    return gcry_cipher_setiv(h, iv, AES_BLOCK) || gcry_cipher_encrypt(h, buf, len, NULL, 0) ? -EIO
-                                                                                            : 0;
+    return gcry_cipher_setiv(h, iv, AES_BLOCK) || crypt(h, buf, len, NULL, 0) ? -EIO : 0;
+}
+
+int
+aes_cbc_encrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
+                size_t len)
+{
+    return aes_cbc(gcry_cipher_encrypt, key, key_len, iv, buf, len);
 }
 
 int
 aes_cbc_decrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
                 size_t len)
 {
-    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
-    int r = open_aes(&h, GCRY_CIPHER_MODE_CBC, key, key_len);
-
-    if (r < 0)
-        return r;
-    return gcry_cipher_setiv(h, iv, AES_BLOCK) || gcry_cipher_decrypt(h, buf, len, NULL, 0) ? -EIO
-                                                                                            : 0;
+    return aes_cbc(gcry_cipher_decrypt, key, key_len, iv, buf, len);
 }
 
 int

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "crypt/kdf.h"
+#include "base/clock.h"
 #include "base/progress.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include <errno.h>
 #include <gcrypt.h>
 #include <pthread.h>
-#include <time.h>
 
 enum {
     BENCH_MIN = 64 * 1024, /* KiB */
@@ -125,15 +125,6 @@ memory_limit(void)
     return quarter < BENCH_MIN ? BENCH_MIN : quarter > BENCH_MAX ? BENCH_MAX : (uint32_t)quarter;
 }
 
-static int64_t
-now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 struct kdf_cost
 kdf_default_cost(void)
 {
@@ -154,10 +145,10 @@ kdf_benchmark(struct kdf_cost *cost)
 
     if ((r = secret_new(&passphrase, 16)) < 0 || (r = secret_new(&key, 32)) < 0)
         return r;
-    ms = now_ms();
+    ms = clock_ms();
     if ((r = kdf_argon2id(passphrase, salt, sizeof salt, &c, NULL, key->bytes, key->len)) < 0)
         return r;
-    ms = now_ms() - ms;
+    ms = clock_ms() - ms;
     if (ms < 1)
         ms = 1;
     /* More memory first, which costs an attacker most; then more passes. */

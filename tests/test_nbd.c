@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* NBD: the URIs, and a store whose server dies at every request there is. */
+#include "base/clock.h"
 #include "base/report.h"
 #include "base/scope.h"
 #include "core/dev_nbd.h"
@@ -773,7 +774,7 @@ giving_up_resets_the_connection(void **state)
     snprintf(text, sizeof text, "nbd://127.0.0.1:%d/", ntohs(a.sin_port));
     assert_int_equal(nbd_uri_parse(&u, text), 0);
     assert_int_equal(nbd_link_new(&l, &u, text), 0);
-    assert_int_equal(nbd_link_connect(l, &e, nbd_link_now() + 200), -ENOTCONN);
+    assert_int_equal(nbd_link_connect(l, &e, clock_ms() + 200), -ENOTCONN);
     assert_string_equal(nbd_link_error(l), "no answer");
     fd = accept(listener, NULL, NULL);
     assert_true(fd >= 0);

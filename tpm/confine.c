@@ -7,11 +7,9 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <seccomp.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { LINK_FD = 3 };
@@ -58,19 +56,9 @@ keep(int fd, int *const others[], size_t n)
 int
 confine_inheritance(int fd, int *const others[], size_t n)
 {
-    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGXFSZ};
-    struct rlimit none = {0, 0};
-    sigset_t empty;
     int r;
 
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-        signal(ignored[i], SIG_IGN);
-    sigemptyset(&empty);
-    sigprocmask(SIG_SETMASK, &empty, NULL);
-    setsid(); /* no stop from the terminal either */
-    prctl(PR_SET_NAME, "vnvram-tpm");
-    prctl(PR_SET_DUMPABLE, 0);
-    setrlimit(RLIMIT_CORE, &none);
+    sandbox_leave_session("vnvram-tpm");
     umask(077);
     if (chdir("/") < 0)
         return -errno;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tpm/ear.h"
+#include "base/clock.h"
 #include "base/report.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -9,15 +10,6 @@
 #include <unistd.h>
 
 enum { MOMENT_NS = 2000000 };
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 static void
 set_timer(struct ear *e, uint64_t ns)
@@ -46,7 +38,7 @@ lasts(struct ear *e)
     atomic_store(&e->is_set,
                  false); /* before the look: a job that begins after it sets the timer */
     since = atomic_load(&e->since);
-    age = now_ns() - since;
+    age = (uint64_t)clock_ns() - since;
     if (since == 0 || age >= MOMENT_NS)
         return since != 0;
     if (!atomic_exchange(&e->is_set, true))
@@ -103,7 +95,7 @@ ear_start(struct ear *e)
 void
 ear_lend(struct ear *e)
 {
-    atomic_store(&e->since, now_ns());
+    atomic_store(&e->since, (uint64_t)clock_ns());
     pthread_mutex_unlock(&e->held);
     if (!atomic_exchange(&e->is_set, true))
         set_timer(e, MOMENT_NS);
