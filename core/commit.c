@@ -70,7 +70,7 @@ commit_directory(struct store *s, struct directory *next)
     int r;
 
     s->in_flight = next;
-    r = directory_write(s->dev, s->sealer, &s->sb, next);
+    r = place_write(s, next);
     if (r == 0) {
         r = commit_flush(s);
     } else if (r == -EIO) {
@@ -166,6 +166,8 @@ commit_begin(struct store *s)
 
     pthread_mutex_lock(&s->lock);
     s->unsure |= news == DEV_UNKNOWN;
+    if (news != DEV_NO_NEWS)
+        places_forget(s);
     if (news == DEV_UNKNOWN && (check_our_superblock(s) < 0 || !has_our_newest(s)))
         news = DEV_TOUCHED;
     if (news == DEV_TOUCHED || s->unjudged)

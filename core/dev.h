@@ -57,8 +57,9 @@ struct dev {
     const struct dev_ops *ops;
     uint64_t size; /* bytes */
     bool read_only;
-    bool shared;             /* other hosts may reach it, too: block devices and servers */
-    char *name;              /* for reports; owned by the implementation */
+    bool shared; /* other hosts may reach it, too: block devices and servers */
+    bool sole;   /* within a commit: dev_begin() tells of whoever else has written to it */
+    char *name;  /* for reports; owned by the implementation */
     dev_witness_fn *witness; /* NULL: whatever is there will do */
     dev_fail_fn *fail;       /* NULL: nobody wants to know */
     void *witness_arg;

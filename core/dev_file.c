@@ -166,8 +166,10 @@ static enum dev_news
 file_begin(struct dev *d)
 {
     struct lease *l = file_of(d)->lease;
+    enum dev_news news = l ? lease_begin(l) : DEV_NO_NEWS;
 
-    return l ? lease_begin(l) : DEV_NO_NEWS;
+    d->sole = l && lease_works(l) && !file_of(d)->block;
+    return news;
 }
 
 static void

@@ -803,6 +803,45 @@ directory_decode(struct directory *out, const uint8_t *buf, uint64_t len,
     return 0;
 }
 
+/* Whether both records are of one name, kind and id. */
+static bool
+is_same_entry(const uint8_t *a, const uint8_t *b)
+{
+    size_t record = load_le16(a + ENT_RECORD);
+
+    return memcmp(a, b, ENT_MODE) == 0 && memcmp(a + ENT_ID, b + ENT_ID, 8) == 0 &&
+           memcmp(a + ENT_NAME, b + ENT_NAME, record - ENT_NAME) == 0;
+}
+
+int
+directory_recheck(const struct directory *dir, const uint8_t *buf, uint64_t len, const uint8_t *was,
+                  const struct superblock *sb)
+{
+    uint64_t off = DIR_ENTRIES, used = directory_length(dir);
+    struct directory head;
+    int r = decode_header(&head, buf, sb);
+
+    if (r < 0 || load_le32(buf + DIR_LENGTH) != used ||
+        load_le32(buf + DIR_COUNT) != dir->n_entries)
+        return -EUCLEAN;
+    if (load_le32(was + DIR_LENGTH) != used || load_le32(was + DIR_COUNT) != dir->n_entries ||
+        load_le64(was + DIR_GENERATION) > head.generation ||
+        load_le64(was + DIR_NEXT_ID) > head.next_id)
+        return -EAGAIN;
+    for (uint32_t i = 0; r == 0 && i < dir->n_entries; i++) {
+        size_t record = record_size(strlen(dir->entries[i].name));
+        struct entry e;
+
+        if (memcmp(buf + off, was + off, record) != 0)
+            r = is_same_entry(buf + off, was + off) ? decode_entry(&e, buf + off, sb, &head)
+                                                    : -EAGAIN;
+        off += record;
+    }
+    if (r == 0 && !bytes_are_zero(buf + used, len - used))
+        r = -EUCLEAN;
+    return r == 0 ? entries_agree(dir, sb) : r;
+}
+
 void
 directory_fini(struct directory *dir)
 {

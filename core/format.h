@@ -152,6 +152,11 @@ void directory_claim(const uint8_t *block, struct directory_claim *claim);
  * and no slot twice. */
 int directory_decode(struct directory *dir, const uint8_t *buf, uint64_t len,
                      const struct superblock *sb);
+/* Whether @buf, which @dir was encoded into, would decode; @was are the bytes of an older directory
+ * that did, with the same @sb.  What is alike in both is not looked at again.  -EAGAIN: they
+ * differ in names or kinds: decode it.  Checksums are taken for right. */
+int directory_recheck(const struct directory *dir, const uint8_t *buf, uint64_t len,
+                      const uint8_t *was, const struct superblock *sb);
 void directory_fini(struct directory *dir);
 int directory_copy(struct directory *to, const struct directory *from); /* -ENOMEM */
 

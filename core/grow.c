@@ -155,6 +155,7 @@ write_moved_directories(struct store *s, const struct superblock *sb, struct dir
     AUTO(directory_fini) struct directory same = {0};
     int r = directory_copy(&same, &s->dir);
 
+    places_forget(s);
     if (r == 0)
         r = directory_write(s->dev, s->sealer, sb, &same);
     if (r < 0)

@@ -189,7 +189,10 @@ static int
 take_locked(struct store *s, unsigned wait_ms)
 {
     bool was_recovered = s->recovered;
-    int r = s->anchor ? anchor_take(s->anchor, wait_ms) : 0;
+    int r;
+
+    places_forget(s);
+    r = s->anchor ? anchor_take(s->anchor, wait_ms) : 0;
 
     if (r == 0)
         r = dev_sync(s->dev);

@@ -91,38 +91,53 @@ directory_load(struct dev *d, struct sealer *sealer, const struct superblock *sb
 
 /* The last line of defence: what no mount could read again is not written. */
 static int
-check_readable(const uint8_t *buf, uint64_t len, const struct superblock *sb)
+check_readable(const struct directory *dir, const uint8_t *buf, uint64_t len, const uint8_t *was,
+               const struct superblock *sb)
 {
-    struct directory back;
-    int r = directory_decode(&back, buf, len, sb);
+    struct directory back = {0};
+    int r = was ? directory_recheck(dir, buf, len, was, sb) : -EAGAIN;
 
-    if (r == 0)
-        directory_fini(&back);
+    if (r == -EAGAIN)
+        r = directory_decode(&back, buf, len, sb);
+    directory_fini(&back);
     return r == -EUCLEAN ? report(-EINVAL, "refusing to write a directory that could not be read")
                          : r;
+}
+
+int
+directory_seal(struct sealer *sealer, const struct superblock *sb, struct directory *dir,
+               const uint8_t *was, uint8_t **out, uint64_t *len)
+{
+    uint64_t size = directory_size(dir);
+    AUTO_FREE uint8_t *buf = NULL;
+    int r;
+
+    if (size > sb->dir_capacity)
+        return -ENOSPC;
+    buf = dev_alloc(size);
+    if (!buf)
+        return -ENOMEM;
+    directory_encode(dir, sb->uuid, buf);
+    r = format_seal(sealer, SEAL_DIRECTORY, buf, size);
+    if (r == 0)
+        r = check_readable(dir, buf, size, was, sb);
+    if (r < 0)
+        return r;
+    memcpy(dir->digest, buf + DIRECTORY_TAG, SEAL_TAG_SIZE);
+    *out = steal(&buf);
+    *len = size;
+    return 0;
 }
 
 int
 directory_write(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                 struct directory *dir)
 {
-    uint64_t len = directory_size(dir);
     AUTO_FREE uint8_t *buf = NULL;
-    int r;
+    uint64_t len;
+    int r = directory_seal(sealer, sb, dir, NULL, &buf, &len);
 
-    if (len > sb->dir_capacity)
-        return -ENOSPC;
-    buf = dev_alloc(len);
-    if (!buf)
-        return -ENOMEM;
-    directory_encode(dir, sb->uuid, buf);
-    r = format_seal(sealer, SEAL_DIRECTORY, buf, len);
-    if (r == 0)
-        r = check_readable(buf, len, sb);
-    if (r < 0)
-        return r;
-    memcpy(dir->digest, buf + DIRECTORY_TAG, SEAL_TAG_SIZE);
-    return dev_pwrite(d, buf, len, sb->dir_off[dir->index]);
+    return r < 0 ? r : dev_pwrite(d, buf, len, sb->dir_off[dir->index]);
 }
 
 /* Reads a bank as long as its own header says and verifies that it is a whole content of ours: what

@@ -162,6 +162,12 @@ lease_begin(struct lease *l)
     return is_changed(l) ? DEV_TOUCHED : DEV_NO_NEWS;
 }
 
+bool
+lease_works(const struct lease *l)
+{
+    return l->works;
+}
+
 /* Somebody whose open waits for the lease gets in the moment that it is given back, and may write
  * and be gone again before the next commit.  Without a lease somebody is in already. */
 static bool

@@ -39,6 +39,7 @@ void lease_use(struct lease *l, int fd);
  * between.  After the row it is not known what the ctime was. */
 enum { LEASE_ROW_US = 1000 };
 enum dev_news lease_begin(struct lease *l);
+bool lease_works(const struct lease *l); /* whether it can tell, as of the last lease_begin() */
 void lease_end(struct lease *l);
 
 #endif

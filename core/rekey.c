@@ -137,6 +137,7 @@ rewrite_all(struct store *s, struct superblock *sb, struct sealer *sealer, struc
         if (r < 0)
             return r;
     }
+    places_forget(s);
     return directory_write(s->dev, sealer, sb, next);
 }
 

@@ -198,6 +198,7 @@ free_store(struct store **sp)
     sealer_free(s->sealer);
     directory_fini(&s->dir);
     free(s->holds);
+    places_forget(s);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }

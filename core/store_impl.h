@@ -6,6 +6,12 @@
 #include "core/store.h"
 #include <pthread.h>
 
+/* What is known to lie in a directory's place. */
+struct place {
+    uint8_t *bytes; /* NULL: not known */
+    uint64_t len;
+};
+
 struct store {
     pthread_mutex_t lock; /* guards all below but sb's geometry and uuid, which only
                              store_grow() changes */
@@ -34,6 +40,7 @@ struct store {
     int read_only;
     const char *read_only_why;
     struct snapshot *snapshot; /* of dir's generation, or NULL */
+    struct place places[2];
 };
 
 /* ---- image.c: single structures on the device, verified -----------------------------------------
@@ -56,6 +63,10 @@ int directory_load(struct dev *d, struct sealer *sealer, const struct superblock
                    unsigned index, struct directory *dir, struct directory_claim *claim);
 int directory_write(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                     struct directory *dir); /* fills dir->digest */
+/* What directory_write() writes; free() *@out.  @was: the bytes of an older one of the same
+ * geometry, which saves looking at what is alike; or NULL. */
+int directory_seal(struct sealer *sealer, const struct superblock *sb, struct directory *dir,
+                   const uint8_t *was, uint8_t **out, uint64_t *len);
 
 /* Reads the bank that should hold @c and verifies that it does.  *@raw is header and padded
  * content, still sealed; free() it.  -ESTALE: another content lies there, whole; -EUCLEAN: torn or
@@ -104,6 +115,15 @@ int settle_locked(struct store *s);
  * may be so.  0, -EUCLEAN or -ENOMEM, not reported. */
 int check_our_superblock(struct store *s);
 int fail_store(struct store *s, int r, const char *why);
+
+/* ---- place.c ------------------------------------------------------------------------------------
+ */
+
+/* Writes @next into its place, but for what is known to lie there; fills next->digest.  No flush.
+ */
+int place_write(struct store *s, struct directory *next);
+/* Something else has been, or may have been, written into the places. */
+void places_forget(struct store *s);
 
 /* ---- witness.c
  * ---------------------------------------------------------------------------------- */

@@ -284,6 +284,7 @@ faultdev_new(uint64_t size)
     assert(size % BLOCK_SIZE == 0);
     f->dev.ops = &fault_ops;
     f->dev.size = size;
+    f->dev.sole = true;
     f->dev.name = name;
     f->n_blocks = (uint32_t)(size / BLOCK_SIZE);
     f->medium = must(calloc(f->n_blocks + 1, sizeof *f->medium));

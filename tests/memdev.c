@@ -63,6 +63,7 @@ memdev_new(void *bytes, uint64_t size)
 
     if (!m)
         abort();
-    *m = (struct memdev){.dev = {.ops = &mem_ops, .size = size, .name = name}, .bytes = bytes};
+    *m = (struct memdev){.dev = {.ops = &mem_ops, .size = size, .sole = true, .name = name},
+                         .bytes = bytes};
     return &m->dev;
 }

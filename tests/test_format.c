@@ -408,6 +408,76 @@ a_long_directory_survives_the_round_trip(void **state)
     assert_memory_equal(buf, again, len);
 }
 
+/* What a look at the differences says of @dir beside @was; where it says anything but "decode it",
+ * decoding says the same. */
+static int
+recheck(struct directory *dir, const uint8_t *was, const struct superblock *sb)
+{
+    size_t len = directory_size(dir);
+    AUTO_FREE uint8_t *buf = calloc(1, len);
+    AUTO(directory_fini) struct directory back = {0};
+    int r;
+
+    assert_non_null(buf);
+    directory_encode(dir, sb->uuid, buf);
+    format_set_crc(buf, len);
+    r = directory_recheck(dir, buf, len, was, sb);
+    if (r != -EAGAIN)
+        assert_int_equal(directory_decode(&back, buf, len, sb), r);
+    return r;
+}
+
+static void
+what_differs_from_a_directory_that_decodes_is_checked(void **state)
+{
+    const struct superblock sb = many_slots(60);
+    AUTO(directory_fini) struct directory dir = {0};
+    size_t len;
+    AUTO_FREE uint8_t *was = big_directory(&sb, 60, &len);
+    struct entry *e, good;
+
+    (void)state;
+    assert_int_equal(directory_decode(&dir, was, len, &sb), 0);
+    e = &dir.entries[30];
+    good = *e;
+    assert_int_equal(recheck(&dir, was, &sb), 0);
+    dir.generation++;
+    e->attr.mode ^= 1;
+    assert_int_equal(recheck(&dir, was, &sb), 0);
+    e->attr.mode = 010000;
+    assert_int_equal(recheck(&dir, was, &sb), -EUCLEAN);
+    *e = good;
+    e->slot = 60;
+    assert_int_equal(recheck(&dir, was, &sb), -EUCLEAN);
+    e->slot = dir.entries[31].slot;
+    e->current = (struct content){0};
+    assert_int_equal(recheck(&dir, was, &sb), -EUCLEAN);
+    *e = good;
+    e->current = (struct content){.generation = dir.generation + 1, .length = 1, .slot = e->slot};
+    assert_int_equal(recheck(&dir, was, &sb), -EUCLEAN);
+    *e = good;
+    dir.next_id--;
+    assert_int_equal(recheck(&dir, was, &sb), -EAGAIN);
+    dir.next_id++;
+    dir.generation -= 2;
+    assert_int_equal(recheck(&dir, was, &sb), -EAGAIN);
+    dir.generation += 2;
+    e->name[0] ^= 1;
+    assert_int_equal(recheck(&dir, was, &sb), -EAGAIN);
+    *e = good;
+    e->id = dir.entries[31].id;
+    assert_int_equal(recheck(&dir, was, &sb), -EAGAIN);
+    *e = good;
+    e->kind = ENTRY_RESERVED;
+    assert_int_equal(recheck(&dir, was, &sb), -EAGAIN);
+    *e = good;
+    dir.root.mode = 010000;
+    assert_int_equal(recheck(&dir, was, &sb), -EUCLEAN);
+    dir.root.mode = 0;
+    dir.n_entries--;
+    assert_int_equal(recheck(&dir, was, &sb), -EAGAIN);
+}
+
 static void
 an_empty_directory_survives_the_round_trip(void **state)
 {
@@ -1052,6 +1122,7 @@ main(void)
         cmocka_unit_test(the_example_bank_decodes),
         cmocka_unit_test(a_full_superblock_survives_the_round_trip),
         cmocka_unit_test(a_long_directory_survives_the_round_trip),
+        cmocka_unit_test(what_differs_from_a_directory_that_decodes_is_checked),
         cmocka_unit_test(an_empty_directory_survives_the_round_trip),
         cmocka_unit_test(slots_are_numbered_through_the_segments),
         cmocka_unit_test(content_is_padded_to_whole_blocks),

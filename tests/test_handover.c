@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { SIDES = 2, NOBODY = -1, VALUES_MAX = 32, STEPS_MAX = 8, FUSE_OFF = -1 };
+enum { SIDES = 2, NOBODY = -1, VALUES_MAX = 32, STEPS_MAX = 8, FUSE_OFF = -1, MANY = 60 };
 
 /* ---- the disk ----------------------------------------------------------------------------------
  */
@@ -173,6 +173,7 @@ port_new(struct world *w, int me, bool looks)
         .dev = {.ops = &port_ops,
                 .size = w->disk->size,
                 .read_only = looks,
+                .sole = true,
                 .name = strdup("disk")},
         .w = w,
         .me = me,
@@ -469,6 +470,24 @@ begin(struct world *w)
     w->generation = generation_of(w->sides[0].store);
 }
 
+static struct dev *
+new_disk(uint32_t slots)
+{
+    const struct slot_class class = {slots, 4096};
+    const struct format_spec spec = {.classes = &class, .n_classes = 1, .uuid = {1}};
+    AUTO(sealer_freep) struct sealer *sealer = testseal_plain();
+    struct world w = {.owner = NOBODY};
+    struct superblock sb;
+
+    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
+    w.disk = faultdev_new(sb.image_size);
+    assert_int_equal(store_format(w.disk, &spec, sealer), 0);
+    assert_int_equal(open_side(&w, &w.sides[0], false), 0);
+    assert_int_equal(commit_value(w.sides[0].store, 0), 0);
+    bury(&w.sides[0]);
+    return w.disk;
+}
+
 /* In the end there is an image, and it shows what it may. */
 static void
 end(struct world *w)
@@ -620,6 +639,68 @@ who_waits_takes_no_older_image(void **state)
     end(&w);
 }
 
+/* Creates or changes the file in the middle block of a directory of three, in one commit. */
+static void
+set_mode(struct store *s, uint32_t mode)
+{
+    struct change changes[MANY];
+    char names[MANY][4];
+    struct entry e;
+    size_t n = 0;
+
+    for (unsigned i = 0; i < MANY; i++) {
+        bool there;
+
+        snprintf(names[i], sizeof names[i], "f%02u", i);
+        there = store_find(s, names[i], &e) == 0;
+        if (there && i != MANY / 2)
+            continue;
+        changes[n] = (struct change){.op = CHANGE_FILE, .name = names[i], .attr = {.mode = mode}};
+        changes[n].id = there ? e.id : store_new_id(s);
+        changes[n].slot = e.slot;
+        if (!there)
+            assert_int_equal(store_slot_take(s, 0, NULL, &changes[n].slot), 0);
+        n++;
+    }
+    assert_int_equal(store_commit(s, changes, n, NULL), 0);
+}
+
+/* What the one who comes back has once written to a directory's place lies there no more, though
+ * he would write the same again. */
+static void
+who_comes_back_does_not_know_what_lies_there(void **state)
+{
+    struct dev *small = blank;
+    uint32_t modes[] = {0600, 0600, 0600, 0640, 0640, 0640, 0600};
+    struct store *a, *b;
+    struct entry e;
+    struct world w;
+
+    (void)state;
+    blank = new_disk(4 + MANY);
+    begin(&w);
+    dev_close(blank);
+    blank = small;
+    a = w.sides[0].store;
+    b = w.sides[1].store;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        bool mine = i < 3 || i > 5;
+
+        if (i == 3 || i == 6) {
+            assert_int_equal(store_release(mine ? b : a, true), 0);
+            assert_int_equal(store_take(mine ? a : b, 0), 0);
+        }
+        set_mode(mine ? a : b, modes[i]);
+    }
+    w.generation = generation_of(a);
+    bury(&w.sides[0]);
+    assert_int_equal(open_side(&w, &w.sides[0], false), 0);
+    assert_int_equal(generation_of(w.sides[0].store), w.generation);
+    assert_int_equal(store_find(w.sides[0].store, "f30", &e), 0);
+    assert_int_equal(e.attr.mode, 0600);
+    end(&w);
+}
+
 static void
 a_disk_that_cannot_be_handed_over_is_kept(void **state)
 {
@@ -643,20 +724,9 @@ silent(void *arg, enum report_level level, const char *line)
 static int
 make_blank(void **state)
 {
-    static const struct slot_class classes[] = {{2, 4096}};
-    const struct format_spec spec = {.classes = classes, .n_classes = 1, .uuid = {1}};
-    AUTO(sealer_freep) struct sealer *sealer = testseal_plain();
-    struct world w = {.owner = NOBODY};
-    struct superblock sb;
-
     (void)state;
     report_set_sink(silent, NULL);
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    w.disk = blank = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(blank, &spec, sealer), 0);
-    assert_int_equal(open_side(&w, &w.sides[0], false), 0);
-    assert_int_equal(commit_value(w.sides[0].store, 0), 0);
-    bury(&w.sides[0]);
+    blank = new_disk(2);
     return 0;
 }
 
@@ -676,6 +746,7 @@ main(void)
         cmocka_unit_test(what_was_let_go_and_changed_does_not_come_back),
         cmocka_unit_test(contents_before_and_images_are_there_meanwhile),
         cmocka_unit_test(who_waits_takes_no_older_image),
+        cmocka_unit_test(who_comes_back_does_not_know_what_lies_there),
         cmocka_unit_test(a_disk_that_cannot_be_handed_over_is_kept),
         cmocka_unit_test(never_two_writers_and_nothing_lost),
     };

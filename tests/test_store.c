@@ -1841,6 +1841,101 @@ another_writer_makes_the_store_read_only_for_good(void **state)
     }
 }
 
+/* ---- directories of many blocks ---------------------------------------------------------------
+ */
+
+enum { MANY = 60, MANY_BLOCKS = 3 };
+
+/* An open image with so many files, f00 and on, of which the last one's entry lies in the last of
+ * the directory's blocks. */
+static struct store *
+with_many_files(struct dev **d)
+{
+    const struct slot_class class = {MANY, 4096};
+    struct format_spec spec = plain_spec();
+    struct change changes[MANY];
+    char names[MANY][4];
+    struct store *s;
+
+    spec.classes = &class;
+    spec.n_classes = 1;
+    *d = format_image(&spec);
+    s = must_open(*d);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof names[i], "f%02d", i);
+        changes[i] = (struct change){.op = CHANGE_FILE, .name = names[i], .attr = some_attr()};
+        changes[i].id = store_new_id(s);
+        assert_int_equal(store_slot_take(s, 0, NULL, &changes[i].slot), 0);
+    }
+    assert_int_equal(store_commit(s, changes, MANY, NULL), 0);
+    for (int i = 0; i < MANY; i++)
+        store_slot_drop(s, changes[i].slot);
+    return s;
+}
+
+static void
+count_pending(void *arg, const struct dev *d)
+{
+    *(size_t *)arg = faultdev_pending(d);
+}
+
+/* Writes the last file; returns how many blocks of the directory that took.  What a crash leaves
+ * after it shows all of it. */
+static size_t
+put_last(struct dev *d, struct store *s, const char *text)
+{
+    AUTO(store_closep) struct store *again = NULL;
+    struct entry e;
+    size_t pending = 0;
+
+    faultdev_watch(d, count_pending, &pending);
+    assert_int_equal(put(s, "f59", text), 0);
+    faultdev_watch(d, NULL, NULL);
+    assert_int_equal(open_with(left_by(d), false, NULL, &again), 0);
+    assert_int_equal(info_of(again).generation, info_of(s).generation);
+    assert_false(info_of(again).recovered);
+    assert_int_equal(store_find(again, "f59", &e), 0);
+    holds(again, &e.current, text);
+    return pending - 2; /* the bank's */
+}
+
+static void
+what_lies_in_a_directorys_place_is_not_written_again(void **state)
+{
+    struct dev *d;
+    AUTO(store_closep) struct store *s = with_many_files(&d);
+
+    (void)state;
+    assert_int_equal(put_last(d, s, "one"), MANY_BLOCKS); /* its place is not known yet */
+    assert_int_equal(put_last(d, s, "two"), 2);
+    assert_int_equal(put_last(d, s, "three"), 2);
+    d->sole = false;
+    assert_int_equal(put_last(d, s, "four"), MANY_BLOCKS);
+    d->sole = true;
+    assert_int_equal(put_last(d, s, "five"), 2);
+}
+
+static void
+what_may_lie_there_no_more_is_written_whole(void **state)
+{
+    static const enum dev_news news[] = {DEV_TOUCHED, DEV_UNKNOWN};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct dev *d;
+        AUTO(store_closep) struct store *s = with_many_files(&d);
+        struct superblock sb = *store_superblock(s);
+
+        put_last(d, s, "one");
+        put_last(d, s, "two");
+        faultdev_poke(d, "x", 1, sb.dir_off[1 - newest_directory(d)] + BLOCK_SIZE + 1);
+        faultdev_touch(d, news[i]);
+        assert_int_equal(put_last(d, s, "three"), MANY_BLOCKS);
+        assert_int_equal(put_last(d, s, "four"), MANY_BLOCKS);
+        assert_int_equal(put_last(d, s, "five"), 2);
+    }
+}
+
 /* A bank is not looked at by each commit, but before the image is called clean. */
 static void
 another_writers_bank_is_noticed_when_it_settles(void **state)
@@ -2166,6 +2261,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_snapshot_is_a_clean_image_of_its_moment),
     cmocka_unit_test(a_new_generation_has_a_new_snapshot),
     cmocka_unit_test(a_sealed_snapshot_opens_with_its_key_only),
+    cmocka_unit_test(what_lies_in_a_directorys_place_is_not_written_again),
+    cmocka_unit_test(what_may_lie_there_no_more_is_written_whole),
     cmocka_unit_test(an_image_without_seal_has_no_keys_to_change),
     cmocka_unit_test(new_key_slots_shut_out_old_keys_and_old_superblocks),
     cmocka_unit_test(an_interrupted_update_of_the_superblocks_is_finished),
