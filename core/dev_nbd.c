@@ -24,6 +24,7 @@ enum {
     PAUSE_MAX_MS = 1000,
     GUARD_NAME_MAX = 200,
     DRAIN_MS = 200, /* for requests of a lost connection that the server is still at */
+    JOURNAL_MAX = 8 * 1024 * 1024, /* what is kept of many writes, before they are flushed */
 };
 
 /* A write since the last flush. */
@@ -41,7 +42,7 @@ struct nbd_dev {
     pthread_mutex_t lock;     /* guards all below; taken again by the witness' reads */
     pthread_mutex_t commits;  /* from begin to end */
     struct pending *journal;
-    size_t n_journal;
+    size_t n_journal, journal_bytes;
     int64_t wait_ms;
     bool committing;    /* between begin and end */
     int64_t commit_end; /* when that must be done; 0: it has not come to writing yet */
@@ -115,7 +116,7 @@ forget_journal(struct nbd_dev *n)
         free(n->journal[i].buf);
     free(n->journal);
     n->journal = NULL;
-    n->n_journal = 0;
+    n->n_journal = n->journal_bytes = 0;
 }
 
 static int
@@ -130,6 +131,7 @@ keep_write(struct nbd_dev *n, const void *buf, size_t len, uint64_t off)
         return -ENOMEM;
     memcpy(copy, buf, len);
     more[n->n_journal++] = (struct pending){off, len, copy};
+    n->journal_bytes += len;
     return 0;
 }
 
@@ -336,16 +338,39 @@ nbd_dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
     return r < 0 ? r : len < n ? -ERANGE : 0;
 }
 
+/* Until all that was written is durable, and need not be kept. */
+static int
+flush(struct nbd_dev *n, int64_t deadline)
+{
+    int r = 0;
+
+    if (!n->fua && !n->unsafe) {
+        while ((r = nbd_link_flush(n->link, deadline)) == -ENOTCONN) {
+            r = reconnect(n, deadline);
+            if (r < 0 || n->failed)
+                break;
+        }
+    }
+    if (r < 0)
+        return fail_writes(n, r);
+    forget_journal(n);
+    return n->failed;
+}
+
+/* Who zeroes a large image flushes in between: it takes no more memory, and nothing can be on the
+ * medium after a power cut that could not be there without. */
 static int
 nbd_dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
 {
     struct nbd_dev *nd = nbd_of(d);
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&nd->lock);
     int64_t deadline = write_deadline_of(nd);
-    int r;
+    int r = nd->failed;
 
-    if (nd->failed)
-        return nd->failed;
+    if (r == 0 && nd->n_journal > 0 && nd->journal_bytes + n > JOURNAL_MAX)
+        r = flush(nd, deadline);
+    if (r < 0)
+        return r;
     r = keep_write(nd, buf, n, off);
     if (r < 0)
         return fail_writes(nd, r);
@@ -360,22 +385,8 @@ nbd_dev_sync(struct dev *d)
 {
     struct nbd_dev *nd = nbd_of(d);
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&nd->lock);
-    int64_t deadline = write_deadline_of(nd);
-    int r = 0;
 
-    if (nd->failed)
-        return nd->failed;
-    if (!nd->fua && !nd->unsafe) {
-        while ((r = nbd_link_flush(nd->link, deadline)) == -ENOTCONN) {
-            r = reconnect(nd, deadline);
-            if (r < 0 || nd->failed)
-                break;
-        }
-    }
-    if (r < 0)
-        return fail_writes(nd, r);
-    forget_journal(nd);
-    return nd->failed;
+    return nd->failed ? nd->failed : flush(nd, write_deadline_of(nd));
 }
 
 /* What caches the server has it keeps to itself. */

@@ -2,13 +2,14 @@
 /* dev_nbd.h - the device behind an NBD server (a URI as of nbd_uri.h).
  *
  * A connection may be lost at any time, and with it what the server had not flushed.  So all that
- * was written since the last flush is kept, and after connecting anew the device first asks its
- * witness whether what lies there is what it was, then writes all of it again, in order, and only
- * then goes on.  That takes at most dev_options.reconnect_s since the connection was found lost;
- * the same is the most that one request, or one commit, waits for a server that does not answer.  A
- * write or flush that is given up is the last: all further ones fail.  So they do as soon as an
- * operation, also one that reads, finds another export or image after connecting anew.  Reads go on
- * when somebody answers: whoever reads knows what he should get.
+ * was written since the last flush is kept (a few MiB: then it is flushed unasked), and after
+ * connecting anew the device first asks its witness whether what lies there is what it was, then
+ * writes all of it again, in order, and only then goes on.  That takes at most
+ * dev_options.reconnect_s since the connection was found lost; the same is the most that one
+ * request, or one commit, waits for a server that does not answer.  A write or flush that is given
+ * up is the last: all further ones fail.  So they do as soon as an operation, also one that reads,
+ * finds another export or image after connecting anew.  Reads go on when somebody answers: whoever
+ * reads knows what he should get.
  *
  * A connection that is there, and only slow, is never given up for another one to write to: what
  * it was asked to write might still be written, after what came over the next. */

@@ -680,6 +680,35 @@ reads_go_on_when_somebody_answers_again(void **state)
     nbdpeer_free(p);
 }
 
+/* Formatting and growing write far more than they should take memory for. */
+static void
+what_is_kept_of_many_writes_is_bounded(void **state)
+{
+    enum { MEBIBYTE = 1024 * 1024, WRITES = 20, KEPT = 8 };
+    struct nbdpeer *p = nbdpeer_new(WRITES * MEBIBYTE, FLUSH_FLAG);
+    AUTO_FREE uint8_t *buf = dev_alloc(MEBIBYTE), *medium = NULL;
+    struct dev *d = NULL;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &patient), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){0});
+    for (int i = 0; i < WRITES; i++) {
+        memset(buf, i + 1, MEBIBYTE);
+        assert_int_equal(dev_pwrite(d, buf, MEBIBYTE, (uint64_t)i * MEBIBYTE), 0);
+    }
+    assert_int_equal(nbdpeer_writes(p), WRITES);
+    assert_int_equal(nbdpeer_seen(p) - nbdpeer_writes(p), WRITES / KEPT); /* the flushes */
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1, .loss = LOSE_ALL});
+    assert_int_equal(dev_sync(d), 0);
+    assert_int_equal(nbdpeer_writes(p), WRITES % KEPT);
+    medium = nbdpeer_medium(p);
+    for (size_t i = 0; i < (size_t)WRITES * MEBIBYTE; i++)
+        if (medium[i] != i / MEBIBYTE + 1)
+            fail_msg("byte %zu is lost", i);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
 /* ---- opening ------------------------------------------------------------------------------------
  */
 
@@ -820,6 +849,7 @@ main(void)
         cmocka_unit_test(a_read_that_meets_another_image_ends_writing),
         cmocka_unit_test(a_read_that_meets_another_export_ends_writing),
         cmocka_unit_test(a_read_that_finds_the_image_unreadable_ends_writing),
+        cmocka_unit_test(what_is_kept_of_many_writes_is_bounded),
         cmocka_unit_test(a_server_that_is_slow_is_waited_for),
         cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
         cmocka_unit_test(nor_by_a_read),
