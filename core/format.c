@@ -944,11 +944,11 @@ bank_peek(const uint8_t *block, uint64_t *length, uint64_t *generation)
 
 enum {
     OWN_STATE = 14,
-    OWN_ZERO = 15,
+    OWN_GUARDED = 15,
     OWN_SEQUENCE = 32,
     OWN_EPOCH = 40,
     OWN_TIME = 48,
-    OWN_ZERO2 = 56,
+    OWN_FLOOR = 56,
     OWN_HOST_ID = 64,
     OWN_BOOT_ID = OWN_HOST_ID + HOST_ID_SIZE,
     OWN_NONCE = OWN_BOOT_ID + HOST_ID_SIZE,
@@ -970,10 +970,12 @@ owner_record_encode(const struct owner_record *rec, uint8_t *block)
     memcpy(block + OFF_MAGIC, owner_magic, 8);
     store_le16(block + OFF_VERSION, FORMAT_VERSION);
     block[OWN_STATE] = (uint8_t)rec->state;
+    block[OWN_GUARDED] = rec->guarded;
     memcpy(block + OFF_UUID, rec->uuid, UUID_SIZE);
     store_le64(block + OWN_SEQUENCE, rec->sequence);
     store_le64(block + OWN_EPOCH, rec->epoch);
     store_le64(block + OWN_TIME, (uint64_t)rec->time);
+    store_le64(block + OWN_FLOOR, rec->floor);
     memcpy(block + OWN_HOST_ID, rec->host_id, HOST_ID_SIZE);
     memcpy(block + OWN_BOOT_ID, rec->boot_id, HOST_ID_SIZE);
     memcpy(block + OWN_NONCE, rec->nonce, OWNER_NONCE_SIZE);
@@ -1005,8 +1007,8 @@ owner_record_decode(struct owner_record *rec, const uint8_t *block)
         r = -EUCLEAN;
     if (r < 0)
         return r;
-    if ((block[OWN_STATE] != OWNER_OWNED && block[OWN_STATE] != OWNER_RELEASED) ||
-        block[OWN_ZERO] != 0 || load_le64(block + OWN_ZERO2) != 0 ||
+    if (block[OWN_STATE] < OWNER_OWNED || block[OWN_STATE] > OWNER_CLAIMED ||
+        block[OWN_GUARDED] > 1 || load_le64(block + OWN_FLOOR) > load_le64(block + OWN_EPOCH) ||
         !bytes_are_zero(block + OWN_ZERO3, OWN_NAME - OWN_ZERO3) ||
         !host_name_ok(block + OWN_NAME) || !bytes_are_zero(block + OWN_END, BLOCK_SIZE - OWN_END) ||
         load_le64(block + OWN_SEQUENCE) == 0 || load_le64(block + OWN_EPOCH) == 0)
@@ -1015,6 +1017,8 @@ owner_record_decode(struct owner_record *rec, const uint8_t *block)
         .sequence = load_le64(block + OWN_SEQUENCE),
         .epoch = load_le64(block + OWN_EPOCH),
         .state = (enum owner_state)block[OWN_STATE],
+        .guarded = block[OWN_GUARDED],
+        .floor = load_le64(block + OWN_FLOOR),
         .time = (int64_t)load_le64(block + OWN_TIME),
     };
     memcpy(rec->uuid, block + OFF_UUID, UUID_SIZE);

@@ -181,6 +181,7 @@ enum { OWNER_RECORDS = 4096, OWNER_RECORD_COUNT = 2, HOST_ID_SIZE = 16, HOST_NAM
 enum owner_state {
     OWNER_OWNED = 1,
     OWNER_RELEASED = 2,
+    OWNER_CLAIMED = 3, /* by the first of a taking's two records */
 };
 
 struct owner_record {
@@ -188,6 +189,10 @@ struct owner_record {
     uint64_t sequence; /* +1 with each record; the higher one counts; never 0 on disk */
     uint64_t epoch;    /* +1 with each taking; never 0 on disk */
     enum owner_state state;
+    /* A former owner may still be writing, since one has been overtaken that is not known to be
+     * fenced; from now on, in all records. */
+    bool guarded;
+    uint64_t floor; /* directories of takings before this epoch are former owners'; 0: none are */
     uint8_t host_id[HOST_ID_SIZE];
     uint8_t boot_id[HOST_ID_SIZE];
     uint8_t nonce[OWNER_NONCE_SIZE];    /* of this one taking */

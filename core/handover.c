@@ -180,6 +180,8 @@ load_again(struct store *s)
         return r;
     r = judge_found(s, &rec.dir);
     if (r == 0)
+        r = tenure_keep(s);
+    if (r == 0)
         r = adopt_recovery(s, &rec, s->place == STORE_INCOMING && s->accept_rollback);
     directory_fini(&rec.dir);
     return r;

@@ -32,6 +32,7 @@ struct found {
     struct owner_record rec;      /* that counts; .epoch 0: none */
     unsigned at;                  /* where it lies */
     bool bad[OWNER_RECORD_COUNT]; /* neither blank nor a record of this image */
+    bool met;                     /* two takings: who wrote last may not be who went on */
     bool newer;                   /* one is of a version that we do not know */
 };
 
@@ -55,6 +56,19 @@ judge_one(struct found *f, unsigned i, const uint8_t *block, const uint8_t uuid[
         f->rec = rec;
         f->at = i;
     }
+}
+
+/* Both records of a taking are there before it writes anything else, and all later ones are its
+ * own.  So one that is not a taking's first, beside one of another taking, tells of hosts that took
+ * the image at the same time. */
+static bool
+have_met(const struct found *f, const uint8_t *buf)
+{
+    struct owner_record other;
+
+    return f->rec.epoch != 0 && f->rec.state != OWNER_CLAIMED &&
+           owner_record_decode(&other, buf + (size_t)(1 - f->at) * BLOCK_SIZE) == 0 &&
+           memcmp(other.nonce, f->rec.nonce, OWNER_NONCE_SIZE) != 0;
 }
 
 /* A record that cannot be read is bad, and as if it were blank.  Only then is each read by itself.
@@ -89,6 +103,7 @@ find(struct dev *d, uint8_t *buf, const uint8_t *uuid, struct found *f)
     r = read_records(d, buf, f);
     for (unsigned i = 0; r == 0 && i < OWNER_RECORD_COUNT; i++)
         judge_one(f, i, buf + (size_t)i * BLOCK_SIZE, uuid);
+    f->met = r == 0 && have_met(f, buf);
     return r;
 }
 
@@ -176,7 +191,7 @@ owner_was_owned(const struct ownership *o)
 bool
 owner_must_guard(const struct ownership *o, bool before)
 {
-    return (o->was_forced || before) && !o->opt.fenced;
+    return (o->mine.guarded || before) && !o->opt.fenced;
 }
 
 void
@@ -259,10 +274,16 @@ write_record(struct ownership *o, const struct owner_record *rec)
  */
 
 static int
-report_owner(const struct dev *d, const struct owner_record *rec)
+report_owner(const struct dev *d, const struct owner_record *rec, bool met)
 {
     char since[OWNER_TIME_TEXT];
 
+    if (met)
+        return report(-EBUSY,
+                      "%s: several hosts took it at the same time (\"%s\", epoch %" PRIu64
+                      ", wrote last); only if certainly no other one can write there any more: "
+                      "\"-o takeover\" (other commands: --takeover) takes the image",
+                      d->name, rec->host_name, rec->epoch);
     return report(-EBUSY,
                   "%s: in use by host \"%s\" (owner of epoch %" PRIu64
                   " since %s); only if that host is certainly dead, or can no longer write there: "
@@ -273,8 +294,8 @@ report_owner(const struct dev *d, const struct owner_record *rec)
 static bool
 is_other_host(const struct ownership *o, const struct found *f)
 {
-    return f->rec.epoch != 0 && f->rec.state == OWNER_OWNED &&
-           memcmp(f->rec.host_id, o->opt.host_id, HOST_ID_SIZE) != 0;
+    return f->met || (f->rec.epoch != 0 && f->rec.state != OWNER_RELEASED &&
+                      memcmp(f->rec.host_id, o->opt.host_id, HOST_ID_SIZE) != 0);
 }
 
 /* Whether it may be taken, aloud.  The lock of this host has told that no other daemon here has it.
@@ -292,7 +313,7 @@ judge(const struct ownership *o, const struct dev *d, const struct found *f, boo
                       "certainly none does: \"-o takeover\" (other commands: --takeover) takes it",
                       d->name);
     if (is_other_host(o, f) && !o->opt.takeover)
-        return report_owner(d, &f->rec);
+        return report_owner(d, &f->rec, f->met);
     if (is_bad(f) && !anew)
         return report_at(REPORT_WARNING, 0, "%s: taken over though its owner records are damaged",
                          d->name);
@@ -301,7 +322,7 @@ judge(const struct ownership *o, const struct dev *d, const struct found *f, boo
                          "%s: taken over from host \"%s\" (owner of epoch %" PRIu64 " since %s)",
                          d->name, f->rec.host_name, f->rec.epoch,
                          owner_time_text(since, f->rec.time));
-    if (f->rec.state == OWNER_OWNED)
+    if (f->rec.epoch != 0 && f->rec.state != OWNER_RELEASED)
         return report_at(
             REPORT_NOTICE, 0, "%s: this host had it before%s, and did not let it go", d->name,
             memcmp(f->rec.boot_id, o->opt.boot_id, HOST_ID_SIZE) == 0 ? ""
@@ -342,7 +363,9 @@ next_claim(const struct ownership *o, const uint8_t uuid[UUID_SIZE], const struc
     *rec = (struct owner_record){
         .sequence = f->rec.sequence + step,
         .epoch = f->rec.epoch + step,
-        .state = OWNER_OWNED,
+        .state = OWNER_CLAIMED,
+        .guarded = !o->opt.fenced && (o->was_forced || f->rec.guarded),
+        .floor = o->opt.fenced ? 0 : f->rec.floor,
         .time = time(NULL),
     };
     memcpy(rec->uuid, uuid, UUID_SIZE);
@@ -366,6 +389,18 @@ blank_bad(struct ownership *o, const struct found *f)
     return dev_pwrite(o->dev, o->next, BLOCK_SIZE, OWNER_RECORDS + o->at * BLOCK_SIZE);
 }
 
+/* A claim alone could be written over by a host that had looked before it was there.  The second
+ * record changes what that one has seen, whichever of them comes first. */
+static int
+write_both(struct ownership *o, struct owner_record rec)
+{
+    int r = write_record(o, &rec);
+
+    rec.state = OWNER_OWNED;
+    rec.sequence++;
+    return r < 0 ? r : write_record(o, &rec);
+}
+
 int
 owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bool anew)
 {
@@ -381,24 +416,36 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
     r = find_free(o, d, anew ? NULL : uuid, &f);
     if (r == 0)
         r = judge(o, d, &f, anew);
-    if (r == 0)
-        r = next_claim(o, uuid, &f, &rec);
+    if (r < 0)
+        return r;
+    o->was_forced = is_bad(&f) || is_other_host(o, &f);
+    o->was_owned = o->was_forced || (f.rec.epoch != 0 && f.rec.state != OWNER_RELEASED);
+    r = next_claim(o, uuid, &f, &rec);
     if (r < 0)
         return r;
     o->dev = d;
     o->at = f.at;
-    o->was_forced = is_bad(&f) || is_other_host(o, &f);
-    o->was_owned = o->was_forced || f.rec.state == OWNER_OWNED;
     dev_set_witness(d, owner_witness, NULL, o);
     r = blank_bad(o, &f);
     if (r == 0)
-        r = write_record(o, &rec);
+        r = write_both(o, rec);
     if (r < 0)
         dev_set_witness(d, NULL, NULL, NULL);
     if (r == -EBUSY)
         return report(r, "%s: another host is taking it at the same time: try again", d->name);
     o->held = r == 0;
     return r;
+}
+
+int
+owner_raise_floor(struct ownership *o)
+{
+    struct owner_record rec = o->mine;
+
+    rec.guarded = true;
+    rec.floor = rec.epoch;
+    rec.sequence++;
+    return owner_is_held(o) ? write_record(o, &rec) : 0;
 }
 
 int

@@ -59,6 +59,9 @@ int owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE]
 /* Whether both records still are what we know: 0, -EBUSY when they are not (not reported), or an
  * I/O error.  Takes no memory.  0 at once when it is not held. */
 int owner_check(struct ownership *o);
+/* From here on no directory of an earlier epoch counts, whoever writes it: one that is ours lies in
+ * each place.  Errors as of owner_check(), and of writing. */
+int owner_raise_floor(struct ownership *o);
 /* A dev_witness_fn. */
 int owner_witness(void *o, struct dev *d);
 /* Checks, and lets other hosts take it without a takeover.  Whatever it returns it is not held any

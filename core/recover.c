@@ -392,11 +392,46 @@ damage(struct dev *d, struct sealer *sealer, const struct superblock *sb,
                   d->name);
 }
 
+static int
+report_stray(const struct dev *d, uint64_t former, uint64_t epoch, bool degraded)
+{
+    return report_at(degraded ? REPORT_WARNING : REPORT_ERROR, degraded ? 0 : -EUCLEAN,
+                     "%s: damaged: a former owner (epoch %" PRIu64
+                     ") has written a directory after another host took it over (epoch %" PRIu64
+                     "): what was committed last may be lost",
+                     d->name, former, epoch);
+}
+
 bool
 is_stray(const struct directory *newest, const struct directory *older)
 {
     return newest->owner.epoch != 0 && newest->generation > newest->owner.first &&
            memcmp(older->owner.nonce, newest->owner.nonce, OWNER_NONCE_SIZE) != 0;
+}
+
+/* The same of one that nothing readable stands beside, or only such as it.  0 when the records
+ * cannot be read: who owns the image has read them before. */
+static uint64_t
+find_floor(struct dev *d, const struct superblock *sb)
+{
+    struct owner_record rec = {0};
+
+    owner_look(d, sb->uuid, &rec);
+    return rec.floor;
+}
+
+static int
+judge_floor(struct dev *d, const struct superblock *sb, const struct candidate c[2], bool degraded)
+{
+    uint64_t floor = find_floor(d, sb);
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t epoch = c[i].r == 0 ? c[i].dir.owner.epoch : 0;
+
+        if (epoch != 0 && epoch < floor)
+            return report_stray(d, epoch, floor, degraded);
+    }
+    return 0;
 }
 
 /* What lay in its place may have been newer than all that is left. */
@@ -406,11 +441,7 @@ judge_stray(const struct dev *d, const struct directory *newest, const struct di
 {
     if (!is_stray(newest, older))
         return 0;
-    return report_at(degraded ? REPORT_WARNING : REPORT_ERROR, degraded ? 0 : -EUCLEAN,
-                     "%s: damaged: a former owner (epoch %" PRIu64
-                     ") has written a directory after another host took it over (epoch %" PRIu64
-                     "): what was committed last may be lost",
-                     d->name, older->owner.epoch, newest->owner.epoch);
+    return report_stray(d, older->owner.epoch, newest->owner.epoch, degraded);
 }
 
 int
@@ -435,7 +466,9 @@ recover_directory(struct dev *d, struct sealer *sealer, const struct superblock 
         if (c[i].claim.generation > out->seen)
             out->seen = c[i].claim.generation;
     }
-    r = older->r == 0 ? judge_stray(d, &newest->dir, &older->dir, degraded) : 0;
+    r = judge_floor(d, sb, c, degraded);
+    if (r == 0 && older->r == 0)
+        r = judge_stray(d, &newest->dir, &older->dir, degraded);
     if (r == 0)
         r = verify_banks(d, sealer, sb, degraded, newest);
     if (r < 0)

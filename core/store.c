@@ -176,6 +176,8 @@ load(struct store *s, const struct store_options *opt, struct superblocks *sbs)
         return r;
     r = recover_directory(s->dev, s->sealer, &s->sb, opt->degraded, &rec);
     if (r == 0)
+        r = tenure_keep(s);
+    if (r == 0)
         r = adopt_recovery(s, &rec, opt->accept_rollback);
     directory_fini(&rec.dir);
     if (r < 0)

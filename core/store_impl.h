@@ -186,6 +186,9 @@ reading(const struct store *s)
 
 /* Between them the image is ours alone; both do nothing where no owner is kept. */
 int tenure_begin(struct store *s);
+/* After the state has been read: what a former owner had written, but not flushed, is on the medium
+ * when this returns 0, so that it may be shown, and the state before it be written over. */
+int tenure_keep(struct store *s);
 /* After what was read has become the store's: from here on directories say whose they are. */
 void tenure_mark(struct store *s);
 /* Lets other hosts have it, unless what lies there is not known any more. */

@@ -44,6 +44,12 @@ tenure_begin(struct store *s)
     return r;
 }
 
+int
+tenure_keep(struct store *s)
+{
+    return owner_is_held(s->own) ? dev_sync(s->dev) : 0;
+}
+
 /* One generation is left out: it may be that of a directory which a former owner is still writing.
  * A directory of our own epoch that is not ours is of somebody who took the image when we did. */
 void
@@ -81,11 +87,23 @@ tenure_end(struct store *s)
     return owner_release(s->own);
 }
 
+static int
+raise_floor(struct store *s)
+{
+    int r = owner_raise_floor(s->own);
+
+    if (r == -EBUSY)
+        return lose(s, r, "another host has taken the image over");
+    return r < 0 ? fail_store(s, r, "an owner record cannot be written") : 0;
+}
+
 int
 tenure_announce(struct store *s)
 {
     int r = s->marked ? 0 : demand_superblock(s);
 
+    if (r == 0 && !s->marked && s->mark.guarded)
+        r = raise_floor(s);
     if (r == 0)
         s->marked = true;
     return r;

@@ -309,6 +309,8 @@ static const struct owner_record example = {
     .sequence = 0x0102030405060708,
     .epoch = 7,
     .state = OWNER_OWNED,
+    .guarded = true,
+    .floor = 6,
     .host_id = {1, 2, 3},
     .boot_id = {4, 5, 6},
     .nonce = {7, 8, 9},
@@ -330,7 +332,9 @@ a_record_survives_the_round_trip(void **state)
     assert_int_equal(block[14], 1);
     assert_memory_equal(block + 16, example.uuid, UUID_SIZE);
     assert_true(load_le64(block + 32) == example.sequence && load_le64(block + 40) == 7);
+    assert_int_equal(block[15], 1);
     assert_int_equal((int64_t)load_le64(block + 48), -5);
+    assert_int_equal(load_le64(block + 56), 6);
     assert_memory_equal(block + 64, example.host_id, 16);
     assert_memory_equal(block + 80, example.boot_id, 16);
     assert_memory_equal(block + 96, example.nonce, 16);
@@ -385,9 +389,12 @@ fields_out_of_range_are_damage_and_newer_versions_unsupported(void **state)
     with_byte(12, 0, -EUCLEAN);
     with_byte(14, 0, -EUCLEAN);
     with_byte(14, 2, 0);
-    with_byte(14, 3, -EUCLEAN);
-    with_byte(15, 1, -EUCLEAN);
-    with_byte(56, 1, -EUCLEAN);
+    with_byte(14, 3, 0);
+    with_byte(14, 4, -EUCLEAN);
+    with_byte(15, 0, 0);
+    with_byte(15, 2, -EUCLEAN);
+    with_byte(56, 7, 0);
+    with_byte(56, 8, -EUCLEAN);
     with_byte(63, 1, -EUCLEAN);
     with_byte(112, 1, -EUCLEAN);
     with_byte(127, 1, -EUCLEAN);
@@ -435,7 +442,7 @@ who_opens_owns_and_who_closes_releases(void **state)
     struct store_info info;
 
     (void)state;
-    assert_true(rec.epoch == 1 && rec.sequence == 1 && rec.state == OWNER_OWNED);
+    assert_true(rec.epoch == 1 && rec.sequence == 2 && rec.state == OWNER_OWNED);
     assert_memory_equal(rec.host_id, a.host_id, 16);
     assert_memory_equal(rec.boot_id, a.boot_id, 16);
     assert_memory_equal(rec.uuid, uuid, UUID_SIZE);
@@ -446,11 +453,11 @@ who_opens_owns_and_who_closes_releases(void **state)
     assert_memory_equal(&info.owner, &rec, sizeof rec);
     store_close(s);
     rec = record_of(disk);
-    assert_true(rec.epoch == 1 && rec.sequence == 2 && rec.state == OWNER_RELEASED);
+    assert_true(rec.epoch == 1 && rec.sequence == 3 && rec.state == OWNER_RELEASED);
     s = must_open(disk, &b);
     assert_string_equal(heard, "");
     rec = record_of(disk);
-    assert_true(rec.epoch == 2 && rec.sequence == 3 && rec.state == OWNER_OWNED);
+    assert_true(rec.epoch == 2 && rec.sequence == 5 && rec.state == OWNER_OWNED);
     store_close(s);
 }
 
@@ -543,7 +550,7 @@ damaged_records_are_taken_by_force_only(void **state)
         struct owner_record rec;
         struct store *s;
 
-        store_close(must_open(disk, &a)); /* epoch 1, sequences 1 and 2 */
+        store_close(must_open(disk, &a)); /* epoch 1, sequences 3 and 2 */
         for (unsigned i = 0; i < 2; i++)
             if (which & 1u << i)
                 damage_record(disk, i);
@@ -554,11 +561,82 @@ damaged_records_are_taken_by_force_only(void **state)
         assert_true(was_said("taken over though its owner records are damaged"));
         rec = record_of(disk); /* both are good again, */
         /* and above whatever the damaged one may have said */
-        assert_int_equal(rec.sequence, which == 1 ? 4 : which == 2 ? 3 : 2);
+        assert_int_equal(rec.sequence, 2 + (which == 1 ? 4 : which == 2 ? 5 : 2));
         assert_int_equal(rec.epoch, which == 3 ? 2 : 3);
-        assert_true(s->mark.guarded);
+        assert_true(s->mark.guarded && rec.guarded && rec.floor == rec.epoch);
         store_close(s);
         store_close(must_open(disk, &b));
+    }
+}
+
+/* Two hosts wrote their second records at the same time, and it is not known which one went on. */
+static void
+an_image_that_several_took_at_once_is_nobody_s(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct owner_record other = example;
+    const struct owner_options a_forced = forced(&a);
+    struct store *s;
+
+    (void)state;
+    memcpy(other.uuid, uuid, UUID_SIZE);
+    other.sequence = 1;
+    store_close(must_open(disk, &a));
+    poke_record(disk, 1, &other);
+    must_fail(disk, &a, -EBUSY);
+    assert_true(
+        was_said("several hosts took it at the same time (\"alpha\", epoch 1, wrote last)"));
+    s = must_open(disk, &a_forced);
+    assert_true(s->mark.guarded);
+    store_close(s);
+    s = must_open(disk, &b);
+    assert_true(s->mark.guarded); /* until somebody says that all are fenced */
+    store_close(s);
+}
+
+/* The takeover was cut short after its first record. */
+static void
+a_takeover_that_was_cut_short_is_still_one(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct owner_record claim;
+    struct store *s;
+
+    (void)state;
+    store_close(must_open(disk, &b));
+    claim = record_of(disk);
+    claim.sequence++;
+    claim.epoch++;
+    claim.state = OWNER_CLAIMED;
+    claim.guarded = true;
+    poke_record(disk, 1, &claim);
+    s = must_open(disk, &b);
+    assert_true(s->mark.guarded && s->marked);
+    store_close(s);
+}
+
+/* After a takeover a directory of a former owner counts for nothing, also where no other one can be
+ * read: what lay beside it may have been newer. */
+static void
+a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one(void **state)
+{
+    const struct owner_options b_forced = forced(&b);
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        AUTO_FREE uint8_t *old = dev_alloc(BLOCK_SIZE);
+        struct store *s = must_open(disk, &a);
+        const uint64_t at = s->sb.dir_off[i];
+
+        assert_int_equal(put(s, "f", "one"), 0);
+        assert_int_equal(dev_pread(disk, old, BLOCK_SIZE, at), 0);
+        store_close(must_open(disk, &b_forced));
+        faultdev_poke(disk, old, BLOCK_SIZE, at);
+        faultdev_poke(disk, "x", 1, s->sb.dir_off[1 - i] + 100);
+        store_close(s);
+        must_fail(disk, &b, -EUCLEAN);
+        assert_true(was_said("a former owner (epoch 1) has written a directory"));
     }
 }
 
@@ -656,6 +734,9 @@ main(void)
         T(letting_go_is_waited_for),
         T(a_former_owner_acknowledges_nothing),
         T(damaged_records_are_taken_by_force_only),
+        T(an_image_that_several_took_at_once_is_nobody_s),
+        T(a_takeover_that_was_cut_short_is_still_one),
+        T(a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one),
         T(a_record_of_another_image_or_a_newer_version_is_not_passed_over),
         T(directories_say_whose_they_are_before_anything_changes),
         T(a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile),
