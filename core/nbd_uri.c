@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -108,7 +109,7 @@ make_absolute(char **path)
     return 0;
 }
 
-/* [USER@]HOST[:PORT], HOST maybe an IPv6 address in brackets. */
+/* [USER@]HOST[:PORT], HOST maybe an IPv6 address in brackets, with a zone as RFC 6874 has it. */
 static int
 parse_authority(struct nbd_uri *u, const char *from, size_t n)
 {
@@ -184,7 +185,7 @@ check(const struct nbd_uri *u, const struct scheme *scheme, const char *text)
         return bad(text, "users, keys and certificates go with nbds");
     if (u->tls && !u->psk_file == !u->certificates)
         return bad(text, "nbds needs tls-psk-file=PATH or tls-certificates=DIRECTORY");
-    if (u->certificates && scheme->is_unix)
+    if (u->certificates && (scheme->is_unix || strchr(u->host, '%')))
         return bad(text, "certificates prove hosts: here it takes tls-psk-file=PATH");
     return 0;
 }
@@ -205,6 +206,8 @@ parse(struct nbd_uri *u, const char *text)
     query = p + strcspn(p, "?");
     path = p + strcspn(p, "/?");
     r = parse_authority(u, p, (size_t)(path - p));
+    if (r == -EINVAL && memchr(p, '[', (size_t)(path - p)))
+        return bad(text, "in brackets stands an IPv6 address; a zone's name follows a %25");
     if (r == 0)
         r = *path == '/' ? decode(&u->export, path + 1, (size_t)(query - path - 1))
                          : decode(&u->export, "", 0);
@@ -251,12 +254,12 @@ nbd_uri_fini(struct nbd_uri *u)
     *u = (struct nbd_uri){0};
 }
 
-/* What stands for itself in any part of a URI, and slashes. */
+/* What stands for itself in any part of a URI stays, and so does what is @also fine in this one. */
 static void
-put_encoded(FILE *out, const char *s)
+put_encoded(FILE *out, const char *s, const char *also)
 {
     for (; *s; s++) {
-        if (isalnum((unsigned char)*s) || strchr("-._~/", *s))
+        if (isalnum((unsigned char)*s) || strchr("-._~", *s) || strchr(also, *s))
             fputc(*s, out);
         else
             fprintf(out, "%%%02X", (unsigned char)*s);
@@ -269,7 +272,7 @@ put_parameter(FILE *out, bool *any, const char *name, const char *value)
     if (!value)
         return;
     fprintf(out, "%c%s=", *any ? '&' : '?', name);
-    put_encoded(out, value);
+    put_encoded(out, value, "/");
     *any = true;
 }
 
@@ -285,17 +288,18 @@ nbd_uri_text(const struct nbd_uri *u)
         return NULL;
     fprintf(out, "nbd%s%s://", u->tls ? "s" : "", u->socket ? "+unix" : "");
     if (u->user) {
-        put_encoded(out, u->user);
+        put_encoded(out, u->user, "");
         fputc('@', out);
     }
-    if (!u->socket && strchr(u->host, ':'))
-        fprintf(out, "[%s]:%s", u->host, u->port);
-    else if (!u->socket) {
-        put_encoded(out, u->host);
-        fprintf(out, ":%s", u->port);
+    if (!u->socket) {
+        bool address = strchr(u->host, ':');
+
+        fputs(address ? "[" : "", out);
+        put_encoded(out, u->host, address ? ":" : "");
+        fprintf(out, "%s:%s", address ? "]" : "", u->port);
     }
     fputc('/', out);
-    put_encoded(out, u->export);
+    put_encoded(out, u->export, "/");
     put_parameter(out, &any, "socket", u->socket);
     put_parameter(out, &any, "tls-psk-file", u->psk_file);
     put_parameter(out, &any, "tls-certificates", u->certificates);
@@ -307,11 +311,14 @@ nbd_uri_text(const struct nbd_uri *u)
 }
 
 /* Of the names of a host those that need nobody to be asked: a look-up may say otherwise tomorrow.
- */
+ * A zone is an interface's name, or its number. */
 static void
-put_host(FILE *out, const char *host)
+put_host(FILE *out, const char *text)
 {
     static const char *const here[] = {"localhost", "localhost.", "127.0.0.1", "::1"};
+    const char *zone = strchr(text, '%');
+    AUTO_FREE char *name = strndup(text, zone ? (size_t)(zone - text) : strlen(text));
+    const char *host = name ? name : text;
     char address[INET6_ADDRSTRLEN];
     struct in6_addr a;
 
@@ -322,6 +329,10 @@ put_host(FILE *out, const char *host)
             host = here[0];
     for (; *host; host++)
         fputc(tolower((unsigned char)*host), out);
+    if (zone && if_nametoindex(zone + 1))
+        fprintf(out, "%%%u", if_nametoindex(zone + 1));
+    else if (zone)
+        fputs(zone, out);
 }
 
 char *
@@ -335,13 +346,13 @@ nbd_uri_place(const struct nbd_uri *u)
     if (!out)
         return NULL;
     if (u->socket) {
-        put_encoded(out, real ? real : u->socket);
+        put_encoded(out, real ? real : u->socket, "/");
     } else {
         put_host(out, u->host);
         fprintf(out, ":%d", atoi(u->port));
     }
     fputc('?', out); /* encoded elsewhere */
-    put_encoded(out, u->export);
+    put_encoded(out, u->export, "/");
     if (fclose(out) != 0) {
         free(text);
         return NULL;

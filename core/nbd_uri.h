@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* nbd_uri.h - where an NBD export is: the URIs of the NBD project's specification, less vsock.
  *
- *   nbd://HOST[:PORT]/EXPORT                         TCP
+ *   nbd://HOST[:PORT]/EXPORT                         TCP; [ADDRESS] or [ADDRESS%25ZONE] for IPv6
  *   nbd+unix:///EXPORT?socket=PATH                   a Unix domain socket
  *   nbds://[USER@]HOST[:PORT]/EXPORT?tls-...=PATH    the same in TLS; nbds+unix likewise
  *

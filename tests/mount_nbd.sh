@@ -403,6 +403,23 @@ check "a warning where others can listen" sh -c '
     kill "$(cat tcp2.pid)"
     grep -q "in the clear" warning' "$VNVRAM"
 
+# Each interface that is up has a link-local address, unless IPv6 is off.
+link=$(python3 -c '
+import ipaddress
+for line in open("/proc/net/if_inet6"):
+    address, number, _, scope, flags, name = line.split()
+    if scope == "20" and not int(flags, 16) & 0x48: # neither tentative nor a duplicate
+        print(ipaddress.ip_address(int(address, 16)), int(number, 16), name)
+        break' 2>/dev/null)
+if [ -n "$link" ]; then
+    read -r address number zone <<<"$link"
+    background_nbdkit tcp3.pid -i "$address%$zone" -p "$port" file disk
+    check "an IPv6 address with a zone: mounts" mounted "nbd://[$address%25$zone]:$port/" mnt
+    check_exit 11 "of two names" "$VNVRAM" mount "nbd://[$address%25$number]:$port" mnt2
+    check "an IPv6 address with a zone: unmounts" unmounted mnt
+    end
+fi
+
 psk="nbds://vm@localhost:$port/?tls-psk-file=$TMP/psk"
 tcp --tls=require --tls-psk="$TMP/psk"
 check "a shared key: mounts" mounted "$psk" mnt

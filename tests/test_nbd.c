@@ -43,6 +43,12 @@ uris_have_one_spelling(void **state)
         {"NBD://host:10809/", "nbd://host:10809/"},
         {"nbd://[::1]:7/a/b", "nbd://[::1]:7/a/b"},
         {"nbd://[fe80::1]", "nbd://[fe80::1]:10809/"},
+        {"nbd://[fe80::1%25eth0]:7/", "nbd://[fe80::1%25eth0]:7/"},
+        {"nbds://u@[fe80::1%25a%2fb]/?tls-psk-file=/p",
+         "nbds://u@[fe80::1%25a%2Fb]:10809/?tls-psk-file=/p"},
+        {"nbd://a%2fb/c%3Fd", "nbd://a%2Fb:10809/c%3Fd"},
+        {"nbd://a%3A%5D", "nbd://[a:%5D]:10809/"},
+        {"nbds://u%2Fv@h?tls-psk-file=/p", "nbds://u%2Fv@h:10809/?tls-psk-file=/p"},
         {"nbd+unix:///?socket=/run/s", "nbd+unix:///?socket=/run/s"},
         {"nbd+unix://?socket=%2Frun%2fs", "nbd+unix:///?socket=/run/s"},
         {"nbd+unix:///a%20b?socket=/s", "nbd+unix:///a%20b?socket=/s"},
@@ -53,13 +59,16 @@ uris_have_one_spelling(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
-        AUTO(nbd_uri_fini) struct nbd_uri u = {0};
-        AUTO_FREE char *text = NULL;
+        AUTO(nbd_uri_fini) struct nbd_uri u = {0}, again = {0};
+        AUTO_FREE char *text = NULL, *same_text = NULL;
 
         assert_true(nbd_uri_is_one(same[i][0]));
         assert_int_equal(nbd_uri_parse(&u, same[i][0]), 0);
         text = nbd_uri_text(&u);
         assert_string_equal(text, same[i][1]);
+        assert_int_equal(nbd_uri_parse(&again, text), 0);
+        same_text = nbd_uri_text(&again);
+        assert_string_equal(same_text, text);
     }
 }
 
@@ -87,11 +96,15 @@ places_have_one_spelling(void **state)
         {"nbd://[::1]:7/a", "nbds://u@LocalHost:7/%61?tls-psk-file=/p"},
         {"nbd://[fe80:0::1]", "nbds://[FE80::1]?tls-certificates=/c"},
         {"nbd+unix:///a?socket=/", "nbds+unix:///a?socket=/../tmp/..&tls-psk-file=/p"},
+        {"nbd://[fe80::1%25lo]", "nbd://[FE80:0::1%251]"},
+        {"nbd://[fe80::1%25none]", "nbd://[FE80:0::1%25none]"},
     };
     static const char *const distinct[][2] = {
         {"nbd://host/a", "nbd://host/b"},
         {"nbd://host/a", "nbd://host:10810/a"},
         {"nbd://host/a", "nbd://host2/a"},
+        {"nbd://[fe80::1%25lo]", "nbd://[fe80::1]"},
+        {"nbd://[fe80::1%25lo]", "nbd://[fe80::1%25none]"},
         {"nbd+unix:///a?socket=/", "nbd+unix:///b?socket=/"},
         {"nbd+unix:///a?socket=/", "nbd+unix:///a?socket=/tmp"},
         {"nbd+unix:///?socket=/nonexistent/a", "nbd+unix:///?socket=/nonexistent/b"},
@@ -142,6 +155,8 @@ malformed_uris_are_wrong_use(void **state)
         "nbd://h:1x",
         "nbd://[::1",
         "nbd://[::1]x",
+        "nbd://[fe80::1%eth0]",
+        "nbds://[fe80::1%25eth0]?tls-certificates=/c",
         "nbd://h/%",
         "nbd://h/%4",
         "nbd://h/%gg",
