@@ -41,7 +41,8 @@ check_exit 1 "the other one does not" grep -q LoadCredential= "$TMP/units/vnvram
 
 # ---- fstab -------------------------------------------------------------------------------------------
 cat >"$TMP/fstab" <<EOT
-/var/lib/vnvram/vm1.img /run/vm1 vnvram nofail,_netdev,tpm=2.0,x-systemd.requires-mounts-for=/var/lib/vnvram,x-systemd.before=libvirtd.service 0 2
+/var/lib/vnvram/vm1.img /run/vm1 vnvram nofail,_netdev,tpm=2.0,x-systemd.requires-mounts-for=/var/lib/vnvram,x-systemd.before=libvirtd.service 0 0
+/dev/vg/vm2 /run/vm2 vnvram nofail 0 2
 EOT
 mkdir "$TMP/generated" "$TMP/early" "$TMP/late"
 check "systemd makes a unit of a line in fstab" env SYSTEMD_FSTAB="$TMP/fstab" SYSTEMD_LOG_TARGET=console "$generator" \
@@ -53,5 +54,5 @@ matches "... before libvirt" "$unit" '^Before=.*libvirtd\.service'
 matches "... after what it is on" "$unit" '^RequiresMountsFor=/var/lib/vnvram$'
 check "the boot does not wait for it" test -e "$TMP/generated/remote-fs.target.wants/run-vm1.mount"
 check_exit 1 "... nor fail with it" test -e "$TMP/generated/remote-fs.target.requires/run-vm1.mount"
-[ ! -e /sbin/fsck.vnvram ] || check "... and it is checked before" grep -q 'Requires=systemd-fsck@' "$unit"
+[ ! -e /sbin/fsck.vnvram ] || matches "an image on a device is checked before" "$TMP/generated/run-vm2.mount" '^Requires=systemd-fsck@dev-vg-vm2\.service$'
 finish
