@@ -129,32 +129,44 @@ take_descriptors(struct channel *c, struct msghdr *msg)
     }
 }
 
-static void
-fill(struct channel *c)
+/* Without asking for them, which costs, descriptors that come along are closed by the kernel. */
+static ssize_t
+receive(struct channel *c)
 {
     union {
         struct cmsghdr align;
         char space[CMSG_SPACE(PASSED_MAX * sizeof(int))];
     } control;
-    struct iovec iov;
+    struct iovec iov = {c->in + c->in_len, c->in_size - c->in_len};
     struct msghdr msg = {.msg_iov = &iov,
                          .msg_iovlen = 1,
                          .msg_control = &control,
                          .msg_controllen = sizeof control};
     ssize_t n;
 
+    if (c->no_passing)
+        return recv(c->fd, iov.iov_base, iov.iov_len, MSG_DONTWAIT);
+    n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n > 0)
+        take_descriptors(c, &msg);
+    return n;
+}
+
+static void
+fill(struct channel *c)
+{
+    ssize_t n;
+
     if (!channel_reserve(c, IN_SIZE)) {
         channel_close(c);
         return;
     }
-    iov = (struct iovec){.iov_base = c->in + c->in_len, .iov_len = c->in_size - c->in_len};
-    if (iov.iov_len == 0)
+    if (c->in_len == c->in_size)
         return;
     do
-        n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        n = receive(c);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
-        take_descriptors(c, &msg);
         c->in_len += (size_t)n;
         if (c->skip)
             channel_consume(c, 0);

@@ -10,8 +10,9 @@
 #include <stdint.h>
 
 struct channel {
-    int fd;     /* -1: closed */
-    int passed; /* a descriptor that came along, or -1; any others were closed */
+    int fd;          /* -1: closed */
+    bool no_passing; /* descriptors that come along are not wanted */
+    int passed;      /* one that is, or -1; any others were closed */
     uint8_t *in, *out;
     size_t in_len, in_size;
     size_t out_len, out_done;

@@ -127,6 +127,10 @@ confine_calls(int dir, bool control)
         SCMP_SYS(ftruncate64),
         SCMP_SYS(timerfd_settime),
         SCMP_SYS(timerfd_settime64),
+        SCMP_SYS(epoll_create1),
+        SCMP_SYS(epoll_ctl),
+        SCMP_SYS(epoll_wait),
+        SCMP_SYS(epoll_pwait),
         SCMP_SYS(accept4), /* last: for the control channel only */
     };
     const struct sandbox_options opt = {

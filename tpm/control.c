@@ -75,6 +75,16 @@ is_socket(int fd)
     return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
+/* Nobody passes descriptors there. */
+static void
+open_data(struct control *c, int fd, bool is_served)
+{
+    channel_open(&c->data, fd);
+    c->data.no_passing = true;
+    c->is_served = is_served;
+    c->edition++;
+}
+
 static void
 set_data_fd(struct control *c)
 {
@@ -83,8 +93,7 @@ set_data_fd(struct control *c)
     } else if (c->client.passed < 0 || !is_socket(c->client.passed)) {
         send_result(c, WIRE_BAD_BODY);
     } else {
-        channel_open(&c->data, steal_fd(&c->client.passed));
-        c->is_served = false;
+        open_data(c, steal_fd(&c->client.passed), false);
         send_result(c, WIRE_OK);
     }
 }
@@ -238,6 +247,7 @@ accept_client(struct control *c)
     if (fd < 0)
         return; /* it has gone again */
     channel_open(&c->client, fd);
+    c->edition++;
     c->may_be_pad = c->has_spoken = false;
 }
 
@@ -248,8 +258,7 @@ accept_commands(struct control *c)
 
     if (fd < 0 || c->data.fd >= 0 || c->data.busy)
         return;
-    channel_open(&c->data, steal_fd(&fd));
-    c->is_served = true;
+    open_data(c, steal_fd(&fd), true);
 }
 
 /* The job's answer goes to who asked for it, or, when that one has gone, nowhere. */
@@ -331,6 +340,5 @@ control_turn(struct control *c, const struct pollfd p[CONTROL_FDS])
     while (parse_request(c))
         ;
     drop_passed(&c->client);
-    drop_passed(&c->data);
     see_off(c);
 }

@@ -41,6 +41,7 @@ struct control {
     bool is_cancelled; /* the command of a peer that has gone, already */
     bool prefixed;     /* the command in the works came in the TCG's form, and so goes its answer */
     uint32_t code;     /* of the request in the works */
+    uint64_t edition;  /* +1 for each socket that is new */
     struct channel client, data;
 };
 

@@ -29,7 +29,9 @@ struct nvram {
         char name[NAME_SIZE];
         char temp[NAME_SIZE];
         int fd; /* -1: there is none */
-        /* The same with O_DSYNC; -1: not opened yet.  On a vnvram mount it takes nothing but a
+        bool is_known;
+        struct statx is; /* which file that is, if known */
+        /* The same file with O_DSYNC; -1: not opened yet.  On a vnvram mount it takes nothing but a
          * write of the whole content, at the size that it has, which is one request, and commits.
          */
         int overwrite;
@@ -75,6 +77,7 @@ close_item(struct item *it)
     scope_close(&it->fd);
     scope_close(&it->overwrite);
     it->fd = it->overwrite = -1;
+    it->is_known = false;
 }
 
 static void
@@ -202,20 +205,21 @@ is_same(const struct statx *a, const struct statx *b)
 
 /* 0: the open file still has its name; @size: what it holds. */
 static int
-check_in_place(struct nvram *n, const struct item *it, uint64_t *size)
+check_in_place(struct nvram *n, struct item *it, uint64_t *size)
 {
-    struct statx opened, named;
+    struct statx named;
 
-    if (look(it->fd, "", &opened) < 0)
+    if (!it->is_known && look(it->fd, "", &it->is) < 0)
         return report(-errno, "%s: %s", it->name, errno_text(errno));
+    it->is_known = true;
     if (look(n->dir, it->name, &named) < 0) {
         if (errno != ENOENT)
             return report(-errno, "%s: %s", it->name, errno_text(errno));
         return report(-ESTALE, "%s was removed while the TPM ran", it->name);
     }
-    if (!is_same(&opened, &named))
+    if (!is_same(&it->is, &named))
         return report(-ESTALE, "%s was replaced while the TPM ran", it->name);
-    *size = opened.stx_size;
+    *size = named.stx_size;
     return 0;
 }
 
@@ -340,17 +344,25 @@ store_new(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
     return 0;
 }
 
+static bool
+open_overwrite(struct nvram *n, struct item *it)
+{
+    AUTO_FD int fd = openat(n->dir, it->name, O_WRONLY | O_DSYNC | O_NOFOLLOW | O_CLOEXEC);
+    struct statx other;
+
+    if (fd < 0 || look(fd, "", &other) < 0 || !is_same(&it->is, &other))
+        return false;
+    it->overwrite = steal_fd(&fd);
+    return true;
+}
+
 /* -EOPNOTSUPP, unreported: it does not go in one step. */
 static int
 store_at_once(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
 {
-    struct statx plain, other;
     ssize_t put;
 
-    if (it->overwrite < 0)
-        it->overwrite = openat(n->dir, it->name, O_WRONLY | O_DSYNC | O_NOFOLLOW | O_CLOEXEC);
-    if (it->overwrite < 0 || look(it->fd, "", &plain) < 0 || look(it->overwrite, "", &other) < 0 ||
-        !is_same(&plain, &other))
+    if (it->overwrite < 0 && !open_overwrite(n, it))
         return -EOPNOTSUPP;
     do
         put = pwrite(it->overwrite, buf, len, 0);

@@ -97,8 +97,6 @@ add(struct pcap *p, bool response, const uint8_t *buf, size_t len)
     const size_t heads = RECORD_HEAD + IP_HEAD + TCP_HEAD;
     struct timespec now;
 
-    if (p->fd < 0 || len > DATA_MAX)
-        return;
     clock_gettime(CLOCK_REALTIME, &now);
     store_be32(record, (uint32_t)now.tv_sec);
     store_be32(record + 4, (uint32_t)(now.tv_nsec / 1000));
@@ -117,11 +115,13 @@ add(struct pcap *p, bool response, const uint8_t *buf, size_t len)
 void
 pcap_command(struct pcap *p, const uint8_t *cmd, size_t len)
 {
-    add(p, false, cmd, len);
+    if (p->fd >= 0 && len <= DATA_MAX)
+        add(p, false, cmd, len);
 }
 
 void
 pcap_response(struct pcap *p, const uint8_t *resp, size_t len)
 {
-    add(p, true, resp, len);
+    if (p->fd >= 0 && len <= DATA_MAX)
+        add(p, true, resp, len);
 }

@@ -17,6 +17,7 @@
 #include "tpm/pcap.h"
 #include "tpm/queue.h"
 #include "tpm/root.h"
+#include "tpm/watch.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -36,6 +37,7 @@ struct process {
     struct queue queue;
     struct ear ear;
     struct control control; /* of who has the ear */
+    struct watch watch;     /* the TPM's thread's */
     pthread_mutex_t move_lock;
     pthread_cond_t moved; /* an answer of the daemon's has come: */
     bool has_moved;
@@ -158,6 +160,15 @@ has_clients(struct process *p)
     return p->machine.is_controlled && !queue_is_stopping(&p->queue);
 }
 
+/* The one that stands in has to be recalled, which the other is not: so it can be told by that. */
+static int
+wait_for_any(struct process *p, struct pollfd *fds, nfds_t n, int timeout_ms)
+{
+    if (fds[RECALL].fd >= 0)
+        return poll(fds, n, timeout_ms);
+    return watch_poll(&p->watch, p->control.edition, fds, n, timeout_ms);
+}
+
 static void
 listen_once(void *arg, int recall)
 {
@@ -174,7 +185,7 @@ listen_once(void *arg, int recall)
         control_poll(&p->control, fds + CONTROL);
         n = POLLED;
     }
-    if (poll(fds, n, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
+    if (wait_for_any(p, fds, n, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
         if (errno != EINTR)
             _exit(EXIT_FAILURE);
         return;
@@ -245,6 +256,7 @@ start(struct process *p)
     int r = root_open(&p->root, s->path, (dev_t)s->dev, s->privileged);
 
     queue_init(&p->queue);
+    watch_init(&p->watch);
     if (r == 0)
         r = ear_init(&p->ear, listen_once, p);
     if (r == 0)

@@ -40,16 +40,12 @@ queue_put(struct queue *q, const struct job *j)
 void
 queue_stop(struct queue *q)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
-
     q->stop = true;
 }
 
 bool
 queue_is_stopping(struct queue *q)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
-
     return q->stop;
 }
 
@@ -85,10 +81,11 @@ queue_cancel_again(struct queue *q)
 bool
 queue_fetch(struct queue *q, enum job_source source, uint8_t **answer, size_t *len)
 {
-    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
-
     if (!q->has_answer[source])
         return false;
+
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
+
     q->has_answer[source] = false;
     *answer = steal(&q->answers[source]);
     *len = q->answer_lens[source];
@@ -139,7 +136,7 @@ queue_answer(struct queue *q, enum job_source source, uint8_t *answer, size_t le
 {
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&q->lock);
 
-    q->has_answer[source] = true;
     q->answers[source] = answer;
     q->answer_lens[source] = len;
+    q->has_answer[source] = true;
 }

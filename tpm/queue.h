@@ -6,6 +6,7 @@
 #define VNVRAM_TPM_QUEUE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,15 +25,15 @@ struct job {
 void job_fini(struct job *j);
 
 struct queue {
-    pthread_mutex_t lock; /* for all */
-    bool stop;
+    pthread_mutex_t lock; /* for all, but what is asked with each command can be seen without */
+    atomic_bool stop;
     bool on;                             /* the TPM is: cancelling makes sense */
     bool in_job;                         /* the TPM is in a TPM command */
     enum job_source running;             /* ... of this source */
     bool cancel[JOB_SOURCES];            /* its command is to end early */
     uint64_t order, orders[JOB_SOURCES]; /* 0: no job */
     struct job jobs[JOB_SOURCES];
-    bool has_answer[JOB_SOURCES];
+    atomic_bool has_answer[JOB_SOURCES];
     uint8_t *answers[JOB_SOURCES];
     size_t answer_lens[JOB_SOURCES];
 };
