@@ -97,6 +97,102 @@ only_the_capabilities_that_are_kept_stay(void **state)
     assert_int_equal(in_child(keep_lease, NULL), 0);
 }
 
+/* ---- helpers --------------------------------------------------------------------------------- */
+
+static bool
+is_null(int fd)
+{
+    struct stat st, null;
+
+    return fstat(fd, &st) == 0 && stat("/dev/null", &null) == 0 && st.st_rdev == null.st_rdev;
+}
+
+/* Without capget(2), which the filter refuses. */
+static uint64_t
+effective_capabilities(void)
+{
+    FILE *f = fopen("/proc/self/status", "re");
+    unsigned long long caps = ~0ULL;
+    char line[128];
+
+    while (f && fgets(line, sizeof line, f) && sscanf(line, "CapEff: %llx", &caps) != 1)
+        ;
+    if (f)
+        fclose(f);
+    return caps;
+}
+
+static int
+look_around(bool confined, uint64_t before)
+{
+    struct sigaction old;
+    char name[16], cwd[8];
+
+    HOLDS(is_null(0) && is_null(1) && is_null(2));
+    for (int fd = SANDBOX_HELPER_FD + 1; fd < 128; fd++)
+        FAILS(EBADF, fcntl(fd, F_GETFD));
+    HOLDS(fcntl(SANDBOX_HELPER_FD, F_GETFD) == FD_CLOEXEC);
+    HOLDS(sigaction(SIGTERM, NULL, &old) == 0 && old.sa_handler == SIG_IGN);
+    if (!confined) {
+        HOLDS(sandbox_capabilities() == before);
+        HOLDS(prctl(PR_GET_NAME, name) == 0 && strcmp(name, "test-helper") == 0);
+        HOLDS(prctl(PR_GET_DUMPABLE) == 0 && getsid(0) == getpid());
+        HOLDS(getcwd(cwd, sizeof cwd) && strcmp(cwd, "/") == 0);
+        return 0;
+    }
+    HOLDS(effective_capabilities() == (before & SANDBOX_CAP(CAP_FOWNER))); /* may open: it asked */
+#ifndef WITH_SANITIZERS
+    FAILS(EPERM, mkdir(dir, 0700));
+    FAILS(EPERM, fork());
+    FAILS(EPERM, socket(AF_UNIX, SOCK_STREAM, 0));
+#endif
+    return 0;
+}
+
+/* The child's case comes by the socket that it is left with. */
+static int
+in_helper(bool confined)
+{
+    static const int calls[] = {SCMP_SYS(openat)};
+    static const struct sandbox_helper helper = {.name = "test-helper",
+                                                 .calls = calls,
+                                                 .n_calls = sizeof calls / sizeof *calls,
+                                                 .capabilities = SANDBOX_CAP(CAP_FOWNER)};
+    uint64_t before = sandbox_capabilities();
+    int fds[2], line = -1;
+    pid_t pid;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    pid = fork();
+    if (pid == 0) {
+        fcntl(fds[1], F_DUPFD, 64);
+        line = sandbox_be_helper(&helper, fds[1], confined);
+        if (line == 0)
+            line = look_around(confined, before);
+        _exit(write(SANDBOX_HELPER_FD, &line, sizeof line) == (ssize_t)sizeof line ? 0 : 1);
+    }
+    assert_true(pid > 0);
+    close(fds[1]);
+    assert_int_equal(read(fds[0], &line, sizeof line), sizeof line);
+    close(fds[0]);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    return line;
+}
+
+static void
+a_helper_has_its_socket_and_nothing_else(void **state)
+{
+    (void)state;
+    assert_int_equal(in_helper(false), 0);
+}
+
+static void
+a_confined_helper_can_do_one_thing(void **state)
+{
+    (void)state;
+    assert_int_equal(in_helper(true), 0);
+}
+
 #ifndef WITH_SANITIZERS
 
 /* ---- what both refuse ------------------------------------------------------------------------ */
@@ -287,102 +383,6 @@ can_use_what_is_open(int fd)
     HOLDS(fsync(fd) == 0 && fdatasync(fd) == 0 && fstat(fd, &st) == 0);
     HOLDS(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL)) == 0);
     return 0;
-}
-
-/* ---- helpers --------------------------------------------------------------------------------- */
-
-static bool
-is_null(int fd)
-{
-    struct stat st, null;
-
-    return fstat(fd, &st) == 0 && stat("/dev/null", &null) == 0 && st.st_rdev == null.st_rdev;
-}
-
-/* Without capget(2), which the filter refuses. */
-static uint64_t
-effective_capabilities(void)
-{
-    FILE *f = fopen("/proc/self/status", "re");
-    unsigned long long caps = ~0ULL;
-    char line[128];
-
-    while (f && fgets(line, sizeof line, f) && sscanf(line, "CapEff: %llx", &caps) != 1)
-        ;
-    if (f)
-        fclose(f);
-    return caps;
-}
-
-static int
-look_around(bool confined, uint64_t before)
-{
-    struct sigaction old;
-    char name[16], cwd[8];
-
-    HOLDS(is_null(0) && is_null(1) && is_null(2));
-    for (int fd = SANDBOX_HELPER_FD + 1; fd < 128; fd++)
-        FAILS(EBADF, fcntl(fd, F_GETFD));
-    HOLDS(fcntl(SANDBOX_HELPER_FD, F_GETFD) == FD_CLOEXEC);
-    HOLDS(sigaction(SIGTERM, NULL, &old) == 0 && old.sa_handler == SIG_IGN);
-    if (!confined) {
-        HOLDS(sandbox_capabilities() == before);
-        HOLDS(prctl(PR_GET_NAME, name) == 0 && strcmp(name, "test-helper") == 0);
-        HOLDS(prctl(PR_GET_DUMPABLE) == 0 && getsid(0) == getpid());
-        HOLDS(getcwd(cwd, sizeof cwd) && strcmp(cwd, "/") == 0);
-        return 0;
-    }
-    HOLDS(effective_capabilities() == (before & SANDBOX_CAP(CAP_FOWNER))); /* may open: it asked */
-#ifndef WITH_SANITIZERS
-    FAILS(EPERM, mkdir(dir, 0700));
-    FAILS(EPERM, fork());
-    FAILS(EPERM, socket(AF_UNIX, SOCK_STREAM, 0));
-#endif
-    return 0;
-}
-
-/* The child's case comes by the socket that it is left with. */
-static int
-in_helper(bool confined)
-{
-    static const int calls[] = {SCMP_SYS(openat)};
-    static const struct sandbox_helper helper = {.name = "test-helper",
-                                                 .calls = calls,
-                                                 .n_calls = sizeof calls / sizeof *calls,
-                                                 .capabilities = SANDBOX_CAP(CAP_FOWNER)};
-    uint64_t before = sandbox_capabilities();
-    int fds[2], line = -1;
-    pid_t pid;
-
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    pid = fork();
-    if (pid == 0) {
-        fcntl(fds[1], F_DUPFD, 64);
-        line = sandbox_be_helper(&helper, fds[1], confined);
-        if (line == 0)
-            line = look_around(confined, before);
-        _exit(write(SANDBOX_HELPER_FD, &line, sizeof line) == (ssize_t)sizeof line ? 0 : 1);
-    }
-    assert_true(pid > 0);
-    close(fds[1]);
-    assert_int_equal(read(fds[0], &line, sizeof line), sizeof line);
-    close(fds[0]);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    return line;
-}
-
-static void
-a_helper_has_its_socket_and_nothing_else(void **state)
-{
-    (void)state;
-    assert_int_equal(in_helper(false), 0);
-}
-
-static void
-a_confined_helper_can_do_one_thing(void **state)
-{
-    (void)state;
-    assert_int_equal(in_helper(true), 0);
 }
 
 /* ---- the daemon ------------------------------------------------------------------------------ */
