@@ -160,20 +160,20 @@ has_clients(struct process *p)
     return p->machine.is_controlled && !queue_is_stopping(&p->queue);
 }
 
-/* The one that stands in has to be recalled, which the other is not: so it can be told by that. */
+/* Who stands in can be recalled, which tells it from the TPM's thread.  While that one listens
+ * there is no job that could be cancelled. */
 static int
-wait_for_any(struct process *p, struct pollfd *fds, nfds_t n, int timeout_ms)
+wait_for_any(struct process *p, struct pollfd *fds, nfds_t n)
 {
-    if (fds[RECALL].fd >= 0)
-        return poll(fds, n, timeout_ms);
-    return watch_poll(&p->watch, p->control.edition, fds, n, timeout_ms);
+    if (fds[RECALL].fd < 0)
+        return watch_poll(&p->watch, p->control.edition, fds, n, -1);
+    return poll(fds, n, queue_cancel_again(&p->queue) ? CANCEL_AGAIN_MS : -1);
 }
 
 static void
 listen_once(void *arg, int recall)
 {
     struct process *p = arg;
-    bool cancelling = queue_cancel_again(&p->queue);
     struct pollfd fds[POLLED] = {
         [LINK] = {.fd = p->link, .events = POLLIN},
         [MOUNTS] = {.fd = p->root.mounts, .events = POLLPRI},
@@ -185,7 +185,7 @@ listen_once(void *arg, int recall)
         control_poll(&p->control, fds + CONTROL);
         n = POLLED;
     }
-    if (wait_for_any(p, fds, n, cancelling ? CANCEL_AGAIN_MS : -1) < 0) {
+    if (wait_for_any(p, fds, n) < 0) {
         if (errno != EINTR)
             _exit(EXIT_FAILURE);
         return;
