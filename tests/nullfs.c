@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* nullfs.c - nullfs MOUNTPOINT: the least that a FUSE file system can do, for scripts/bench to tell
- * what of a measure is FUSE's own.  One file, "blob", that is opened, read from the page cache and
- * closed; its content comes from memory the first time, and what is written to it counts as done.
- * Runs in front until it is unmounted. */
+ * what of a measure is FUSE's own.  One file, "blob", that can be opened, read and closed; its
+ * content stays in the page cache.  Runs in front until it is unmounted. */
 #include "config.h"
 
 #include <errno.h>
@@ -52,7 +51,6 @@ op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     (void)ino;
     fi->keep_cache = 1;
     fi->noflush = 1;
-    fi->direct_io = (fi->flags & O_ACCMODE) != O_RDONLY;
     fuse_reply_open(req, fi);
 }
 
@@ -66,17 +64,6 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file
     else if (size > (size_t)(BLOB_SIZE - off))
         size = (size_t)(BLOB_SIZE - off);
     fuse_reply_buf(req, content + (size ? off : 0), size);
-}
-
-static void
-op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-         struct fuse_file_info *fi)
-{
-    (void)ino;
-    (void)buf;
-    (void)off;
-    (void)fi;
-    fuse_reply_write(req, size);
 }
 
 static void
@@ -94,7 +81,6 @@ main(int argc, char **argv)
                                                  .getattr = op_getattr,
                                                  .open = op_open,
                                                  .read = op_read,
-                                                 .write = op_write,
                                                  .release = op_release};
     char *words[] = {(char[]){"nullfs"}, (char[]){"-o"}, (char[]){"default_permissions"}, NULL};
     struct fuse_args args = FUSE_ARGS_INIT(3, words);
