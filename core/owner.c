@@ -248,10 +248,9 @@ owner_witness(void *arg, struct dev *d)
 /* ---- writing a record --------------------------------------------------------------------------
  */
 
-/* Over the one that does not count; on the medium, and the only change there, when this returns 0.
- * -EBUSY: something else has changed, too (not reported). */
+/* Over the one that does not count; on the medium when this returns 0. */
 static int
-write_record(struct ownership *o, const struct owner_record *rec)
+put_record(struct ownership *o, const struct owner_record *rec)
 {
     unsigned at = 1 - o->at;
     int r;
@@ -267,7 +266,16 @@ write_record(struct ownership *o, const struct owner_record *rec)
     memcpy(known_block(o, at), o->next, BLOCK_SIZE);
     o->at = at;
     o->mine = *rec;
-    return compare(o, o->dev);
+    return 0;
+}
+
+/* The same, and it is the only change there.  -EBUSY: it is not (not reported). */
+static int
+write_record(struct ownership *o, const struct owner_record *rec)
+{
+    int r = put_record(o, rec);
+
+    return r < 0 ? r : compare(o, o->dev);
 }
 
 /* ---- taking ------------------------------------------------------------------------------------
@@ -461,7 +469,7 @@ owner_release(struct ownership *o)
     rec.sequence++;
     rec.time = time(NULL);
     if (r == 0)
-        r = write_record(o, &rec);
+        r = put_record(o, &rec); /* what is there after it is others' business */
     o->held = false;
     return r == -EBUSY ? report(r, "%s: another host has taken the image over", o->dev->name) : r;
 }

@@ -79,12 +79,19 @@ tenure_mark(struct store *s)
 int
 tenure_end(struct store *s)
 {
+    int r;
+
     if (!s->own)
         return 0;
     dev_set_guard(s->dev, NULL, NULL);
     if (s->read_only != 0 && s->read_only != -EROFS) /* nothing more is written there */
         owner_abandon(s->own);
-    return owner_release(s->own);
+    r = owner_release(s->own);
+    if (r < 0 && s->read_only == 0) {
+        s->read_only = r;
+        s->read_only_why = "it could not be let go, and nobody knows who has it";
+    }
+    return r;
 }
 
 static int
