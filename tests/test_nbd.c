@@ -654,6 +654,27 @@ a_server_that_is_slow_is_not_left_for_another(void **state)
     }
 }
 
+/* It is there at once, each time, and lost again with the next request of that kind. */
+static void
+a_server_that_is_lost_again_and_again_is_given_up(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE);
+    struct dev *d = NULL;
+    int64_t start = clock_ms();
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &hasty), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1, .again = true});
+    assert_int_equal(dev_pread(d, buf, BLOCK_SIZE, 0), -EIO);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 2, .again = true});
+    assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_sync(d), -EIO);
+    assert_in_range(clock_ms() - start, 2000, 60000);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
 /* The same, when it is a read that connects again and so writes what was not flushed. */
 static void
 nor_by_a_read(void **state)
@@ -868,6 +889,7 @@ main(void)
         cmocka_unit_test(a_server_that_is_slow_is_waited_for),
         cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
         cmocka_unit_test(nor_by_a_read),
+        cmocka_unit_test(a_server_that_is_lost_again_and_again_is_given_up),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_its_cache),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_some_of_its_cache),
         cmocka_unit_test(a_server_may_die_after_any_request_and_lose_its_cache),
