@@ -6,6 +6,7 @@
 #include "cli/anchor.h"
 #include "cli/cli.h"
 #include "cli/image.h"
+#include "cli/owner.h"
 #include "cli/salvage.h"
 #include <errno.h>
 #include <json-c/json.h>
@@ -89,7 +90,12 @@ static int
 open_and_settle(struct dev **d, struct options *o)
 {
     AUTO(anchor_closep) struct anchor *anchor = NULL;
-    struct store_options opt = {.repair = true, .unlock = keys_unlock, .unlock_arg = &o->key};
+    struct store_options opt = {
+        .repair = true,
+        .unlock = keys_unlock,
+        .unlock_arg = &o->key,
+        .owner = owner_from_options(o),
+    };
     struct store *s;
     int r = anchor_from_options(&anchor, o, false);
 

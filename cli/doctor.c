@@ -10,6 +10,7 @@
 #include "cli/domain.h"
 #include "cli/image.h"
 #include "cli/mountstatus.h"
+#include "cli/owner.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +51,7 @@ struct doctor {
     uid_t uid;
     gid_t gid;
     struct look look;
+    const struct owner_options *self;
     int look_result; /* -EAGAIN: no image to look at */
 };
 
@@ -342,6 +344,29 @@ check_image(struct doctor *d)
             finding_name(d->look_result));
     else
         say(d, FINE, NULL, "%s can be read", d->image);
+}
+
+/* Which host has it: of those that share the device the image is on. */
+static void
+check_host(struct doctor *d)
+{
+    const struct look *l = &d->look;
+    char text[OWNER_TEXT];
+
+    if (d->look_result < 0)
+        say(d, PASSED_OVER, NULL, "the image cannot be looked at");
+    else if (l->owner_r == -ENODATA)
+        say(d, FINE, NULL, "the image is not shared among hosts, or was never mounted");
+    else if (l->owner_r < 0)
+        say(d, BAD, "make sure that no other host has it mounted, then mount it with -o takeover",
+            "the image's owner records are damaged");
+    else if (l->owner.state != OWNER_RELEASED &&
+             memcmp(l->owner.host_id, d->self->host_id, HOST_ID_SIZE) != 0)
+        say(d, WARNING,
+            "unmount it there; if that host is certainly dead, mount it with -o takeover",
+            "the image is owned by %s", owner_text(text, 0, &l->owner));
+    else
+        say(d, FINE, NULL, "no other host owns the image");
 }
 
 static bool
@@ -742,6 +767,7 @@ static const struct {
     {"owner", OF_MOUNT, check_owner},
     {"socket", OF_SOCKET, check_socket},
     {"image", OF_MOUNT, check_image},
+    {"host", OF_MOUNT, check_host},
     {"slots", OF_MOUNT, check_slots},
     {"lease", OF_MOUNT, check_lease},
     {"key-file", OF_MOUNT, check_key},
@@ -796,7 +822,8 @@ print_json(struct doctor *d)
 int
 cmd_doctor(struct options *o)
 {
-    AUTO(doctor_fini) struct doctor d = {.json = o->json, .look_result = -EAGAIN};
+    AUTO(doctor_fini)
+    struct doctor d = {.json = o->json, .look_result = -EAGAIN, .self = owner_from_options(o)};
     int r = find_patient(&d, o->args[0]);
 
     if (r == 0)

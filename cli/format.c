@@ -6,6 +6,7 @@
 #include "cli/foreign.h"
 #include "cli/image.h"
 #include "cli/layout.h"
+#include "cli/owner.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -119,6 +120,8 @@ format_device(const char *path, struct options *o, struct format_spec *spec)
     if (r < 0)
         return r; /* not ours to remove: somebody else may have been quicker */
     r = fit(d, spec);
+    if (r == 0)
+        r = owner_may_take(spec->owner, d);
     if (r == 0 && o->force)
         r = foreign_wipe(d);
     if (r == 0)
@@ -139,5 +142,6 @@ cmd_format(struct options *o)
     if (r < 0)
         return finding_exit_code(r);
     spec->root = root_attr();
+    spec->owner = owner_from_options(o);
     return finding_exit_code(format_device(o->args[0], o, spec));
 }

@@ -276,6 +276,15 @@ look_without_key(struct look *l, struct dev *d)
     return 0;
 }
 
+/* Of any image: what else may be wrong with it is told by others. */
+static int
+look_for_owner(struct dev *d, struct owner_record *rec)
+{
+    if (d->size < FIRST_DIRECTORY)
+        return -ENODATA;
+    return owner_look(d, NULL, rec);
+}
+
 static int
 look_once(struct look *l, const char *path, const struct look_order *order)
 {
@@ -285,6 +294,7 @@ look_once(struct look *l, const char *path, const struct look_order *order)
     *l = (struct look){0};
     if (r < 0)
         return r;
+    l->owner_r = look_for_owner(d, &l->owner);
     r = look_through_store(l, &d, order);
     return r == -ENOKEY && d ? look_without_key(l, d) : r;
 }

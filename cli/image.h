@@ -31,6 +31,8 @@ struct look {
     struct superblock sb;
     struct entry *entries;
     size_t n_entries;
+    struct owner_record owner;  /* the one that counts, as .owner_r says: */
+    int owner_r;                /* of owner_look() */
     struct anchor_point anchor; /* .generation 0: none was given, or nothing is authenticated */
     bool key_missing;           /* nothing was authenticated, no bank was read */
 };

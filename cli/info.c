@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/explain.h"
 #include "cli/image.h"
+#include "cli/owner.h"
 #include "crypt/vault.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -148,7 +149,7 @@ static void
 print_head(const char *path, const struct look *l, const char *anchor)
 {
     const struct store_info *info = &l->info;
-    char uuid[37], when[TIME_TEXT], cipher[64], a[SIZE_TEXT], b[SIZE_TEXT];
+    char uuid[37], when[TIME_TEXT], cipher[64], a[SIZE_TEXT], b[SIZE_TEXT], owner[OWNER_TEXT];
 
     uuid_text(uuid, info->uuid);
     cipher_text(cipher, info);
@@ -162,6 +163,8 @@ print_head(const char *path, const struct look *l, const char *anchor)
            time_text(when, info->committed));
     printf("  recoveries  %" PRIu64 " torn commits undone\n", info->recoveries);
     print_anchor(l, anchor);
+    if (l->owner_r != -ENODATA)
+        printf("  owner       %s\n", owner_text(owner, l->owner_r, &l->owner));
     printf("  has held    %s%s%s\n", info->held_tpm20 ? "a TPM 2.0" : "",
            info->held_tpm20 && info->held_tpm12 ? ", " : "",
            info->held_tpm12   ? "a TPM 1.2"
@@ -310,6 +313,27 @@ json_slot(const struct look *l, const struct slot_view *v, uint32_t i)
     return o;
 }
 
+/* null: nobody has ever owned it. */
+static struct json_object *
+json_owner(const struct look *l)
+{
+    struct json_object *o = l->owner_r == -ENODATA ? NULL : json_object_new_object();
+    char when[TIME_TEXT];
+
+    if (!o)
+        return NULL;
+    json_add_text(o, "state",
+                  l->owner_r < 0                     ? "damaged"
+                  : l->owner.state == OWNER_RELEASED ? "released"
+                                                     : "owned");
+    if (l->owner_r < 0)
+        return o;
+    json_add_text(o, "host", l->owner.host_name);
+    json_add_number(o, "epoch", l->owner.epoch);
+    json_add_text(o, "since", time_text(when, l->owner.time));
+    return o;
+}
+
 static void
 print_json(const char *path, const struct look *l, const struct slot_view *view)
 {
@@ -335,6 +359,7 @@ print_json(const char *path, const struct look *l, const struct slot_view *view)
     json_object_object_add(o, "anchor_generation",
                            l->anchor.generation ? json_object_new_uint64(l->anchor.generation)
                                                 : NULL);
+    json_object_object_add(o, "owner", json_owner(l));
     json_add_number(o, "files", info->files);
     json_add_number(o, "slots_total", info->slots_total);
     json_add_number(o, "slots_used", info->slots_used);

@@ -7,6 +7,7 @@
 #include "cli/anchor.h"
 #include "cli/cli.h"
 #include "cli/image.h"
+#include "cli/owner.h"
 #include "crypt/keyslot.h"
 #include <errno.h>
 #include <json-c/json.h>
@@ -54,7 +55,8 @@ keyring_close(struct keyring *k)
 static int
 keyring_open(struct keyring *k, struct options *o, bool with_new)
 {
-    struct store_options opt = {.unlock = keys_unlock, .unlock_arg = &o->key};
+    struct store_options opt = {
+        .unlock = keys_unlock, .unlock_arg = &o->key, .owner = owner_from_options(o)};
     int r = keys_read(&o->key, false);
 
     if (r == 0 && with_new)

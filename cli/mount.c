@@ -14,6 +14,7 @@
 #include "cli/ctrlsocket.h"
 #include "cli/daemon.h"
 #include "cli/image.h"
+#include "cli/owner.h"
 #include "cli/reopener.h"
 #include "cli/tpmroom.h"
 #include "core/dev_nbd.h"
@@ -251,6 +252,7 @@ open_once(struct mount *m)
         .unlock = keys_unlock,
         .unlock_arg = &m->o->key,
         .accept_rollback = m->o->accept_rollback,
+        .owner = owner_from_options(m->o),
     };
     AUTO(dev_closep) struct dev *dev = NULL;
     int r = dev_open(&dev, m->image,

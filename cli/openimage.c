@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/openimage.h"
 #include "cli/anchor.h"
+#include "cli/owner.h"
 
 static int
 open_image(struct open_image *image, struct options *o, const char *path, bool read_only)
 {
     struct store_options opt = {
-        .read_only = read_only, .unlock = keys_unlock, .unlock_arg = &o->key};
+        .read_only = read_only,
+        .unlock = keys_unlock,
+        .unlock_arg = &o->key,
+        .owner = owner_from_options(o),
+    };
     int r = keys_read(&o->key, false);
 
     if (r == 0)

@@ -19,6 +19,8 @@ enum {
     FOR_ANCHORED = FOR_MOUNT | FOR_INFO | FOR_CHECK | FOR_KEY | FOR_EXPORT | FOR_IMPORT | FOR_GROW |
                    FOR_SHOW | FOR_RESERVE | FOR_RESTORE | FOR_CLONE,
     FOR_PROGRESS = FOR_FORMAT | FOR_KEY | FOR_SNAPSHOT | FOR_GROW | FOR_CLONE,
+    FOR_WRITERS = FOR_FORMAT | FOR_CHECK | FOR_KEY | FOR_GROW | FOR_IMPORT | FOR_RESERVE |
+                  FOR_RESTORE, /* unmounted images */
     FOR_JSON = FOR_INFO | FOR_CHECK | FOR_SIZE | FOR_KEY | FOR_SHOW | FOR_STATUS | FOR_DOCTOR,
     FOR_ALL = 0xffffff,
 };
@@ -223,6 +225,17 @@ set_sandbox(struct options *o, const struct option_row *row, const char *name, c
     if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
         return bad_value(name, value, "on or off");
     o->no_sandbox = strcmp(value, "off") == 0;
+    return 0;
+}
+
+static int
+set_owner_record(struct options *o, const struct option_row *row, const char *name,
+                 const char *value)
+{
+    (void)row;
+    if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return bad_value(name, value, "on or off");
+    o->owner.use = strcmp(value, "on") == 0 ? OWNER_ALWAYS : OWNER_NEVER;
     return 0;
 }
 
@@ -451,6 +464,12 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(repair)},
     {"salvage", "DIRECTORY", "write each content that is still whole to a file there", FOR_CHECK,
      .set = set_string, .field = FIELD(salvage)},
+    {"takeover", NULL, "take the image from another host, which is certainly dead", FOR_WRITERS,
+     .set = set_true, .field = FIELD(owner.takeover)},
+    {"host-id", "NAME", "what this host is told from others by; default: its machine-id",
+     FOR_WRITERS, .set = set_copy, .field = FIELD(host_id)},
+    {"owner-record", "on|off", "note which host writes; default: on devices, not in files",
+     FOR_WRITERS, .set = set_owner_record},
     {"size", "SIZE", "size of the image; default: what the slots take", FOR_FORMAT,
      .set = set_size},
     {"force", NULL, "overwrite what IMAGE holds", FOR_FORMAT, .letter = 'f', .set = set_true,
@@ -540,6 +559,14 @@ static const struct option_row rows[] = {
      .set = set_true, .field = FIELD(anchor_create)},
     {"accept_rollback", NULL, "take the image as it is, whatever its anchor says", FOR_MOUNT,
      .word = true, .set = set_true, .field = FIELD(accept_rollback)},
+    {"takeover", NULL, "take the image from another host, which is certainly dead", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(owner.takeover)},
+    {"fenced", NULL, "no host that had the image before can write to it any more", FOR_MOUNT,
+     .word = true, .set = set_true, .field = FIELD(owner.fenced)},
+    {"host_id", "NAME", "what this host is told from others by; default: its machine-id", FOR_MOUNT,
+     .word = true, .set = set_copy, .field = FIELD(host_id)},
+    {"owner_record", "on|off", "note which host writes; default: on devices, not in files",
+     FOR_MOUNT, .word = true, .set = set_owner_record},
     {"sandbox", "on|off", "off: the daemon and the TPM keep all rights, for debugging", FOR_MOUNT,
      .word = true, .set = set_sandbox},
     {"uid", "USER", "show all files as this user's", FOR_MOUNT, .word = true, .set = set_uid,
@@ -870,6 +897,7 @@ options_fini(struct options *o)
     free((char *)o->profile);
     free(o->kernel);
     free(o->anchor);
+    free(o->host_id);
     free(o->ctrl);
     free(o->server);
     free(o->pcap);

@@ -69,6 +69,9 @@ struct options {
     mode_t umask;
     char *anchor; /* mount and all that write; NULL: none */
     bool anchor_create, accept_rollback, incoming;
+    struct owner_options
+        owner;     /* mount and all that write; by owner_from_options() (cli/owner.h) */
+    char *host_id; /* a name for this host, or NULL */
     char *kernel;  /* for the kernel: "nosuid,noatime,context=...", or NULL */
     bool no_atime; /* is among these, and for us, too */
 

@@ -197,6 +197,25 @@ unlock_copies(struct check *c, const struct copies *k, unsigned best, store_unlo
     return r;
 }
 
+/* A record that is damaged keeps other hosts from the image, and tells nothing else. */
+static int
+check_owner(struct check *c)
+{
+    struct owner_record rec;
+    char since[OWNER_TIME_TEXT];
+    int r = owner_look(c->d, c->sb.uuid, &rec);
+
+    if (r == -ENOMEM)
+        return r;
+    c->res->structures += r == -ENODATA ? 0 : 2;
+    if (r == 0 && rec.state != OWNER_RELEASED)
+        say(c, 0, "owner records", "host \"%s\" owns it, epoch %" PRIu64 ", since %s",
+            rec.host_name, rec.epoch, owner_time_text(since, rec.time));
+    else if (r < 0 && r != -ENODATA)
+        say(c, r, "owner records", "%s; \"takeover\" makes new ones", words(r));
+    return 0;
+}
+
 static int
 check_superblocks(struct check *c, store_unlock_fn *unlock, void *arg, bool *found)
 {
@@ -220,7 +239,7 @@ check_superblocks(struct check *c, store_unlock_fn *unlock, void *arg, bool *fou
         say(c, -ERANGE, "image", "truncated: %" PRIu64 " of %" PRIu64 " bytes are there",
             c->d->size, c->sb.image_size);
     *found = true;
-    return 0;
+    return c->sb.image_size <= c->d->size ? check_owner(c) : 0;
 }
 
 /* ---- directories and banks ----------------------------------------------------------------------
@@ -237,6 +256,18 @@ free_pair(struct pair *p)
 {
     directory_fini(&p->dir[0]);
     directory_fini(&p->dir[1]);
+}
+
+static void
+check_stray(struct check *c, const struct pair *p)
+{
+    unsigned newest = p->dir[1].generation > p->dir[0].generation;
+
+    if (p->r[0] == 0 && p->r[1] == 0 && is_stray(&p->dir[newest], &p->dir[1 - newest]))
+        say(c, -EUCLEAN, newest ? "directory 0" : "directory 1",
+            "written by a former owner after another host took the image over: what was committed "
+            "last may be lost; 'vnvram mount -o degraded' serves generation %" PRIu64,
+            p->dir[newest].generation);
 }
 
 static int
@@ -272,6 +303,7 @@ check_directories(struct check *c, struct pair *p)
                 "demands a newer superblock: the image's superblock was rolled back");
         }
     }
+    check_stray(c, p);
     if (p->r[0] == 0 && p->r[1] == 0 && p->dir[0].generation == p->dir[1].generation)
         say(c, -EUCLEAN, "directory 1", "damaged: of one generation with directory 0, %" PRIu64,
             p->dir[0].generation);

@@ -29,33 +29,41 @@ struct ownership {
 
 /* What the two records say. */
 struct found {
-    struct owner_record rec;      /* that counts; .epoch 0: none */
-    unsigned at;                  /* where it lies */
-    bool bad[OWNER_RECORD_COUNT]; /* neither blank nor a record of this image */
-    bool met;                     /* two takings: who wrote last may not be who went on */
-    bool newer;                   /* one is of a version that we do not know */
+    struct owner_record rec;   /* that counts; .epoch 0: none */
+    unsigned at;               /* where it lies */
+    int r[OWNER_RECORD_COUNT]; /* 0, -ENODATA, -EUCLEAN (or of another image), or -EIO */
+    bool met;                  /* two takings: who wrote last may not be who went on */
+    bool newer;                /* one is of a version that we do not know */
 };
 
 static bool
-is_bad(const struct found *f)
+is_bad(const struct found *f, unsigned i)
 {
-    return f->bad[0] || f->bad[1];
+    return f->r[i] < 0 && f->r[i] != -ENODATA;
 }
 
-static void
-judge_one(struct found *f, unsigned i, const uint8_t *block, const uint8_t uuid[UUID_SIZE])
+static bool
+any_is_bad(const struct found *f)
+{
+    return is_bad(f, 0) || is_bad(f, 1);
+}
+
+static int
+decode_one(struct found *f, unsigned i, const uint8_t *block, const uint8_t *uuid)
 {
     struct owner_record rec;
     int r = owner_record_decode(&rec, block);
 
-    if (r == 0 && uuid && memcmp(rec.uuid, uuid, UUID_SIZE) != 0)
-        r = -EUCLEAN;
     f->newer |= r == -EPROTONOSUPPORT;
-    f->bad[i] |= r < 0 && r != -ENODATA;
-    if (r == 0 && rec.sequence > f->rec.sequence) {
+    if (r < 0)
+        return r == -ENODATA ? r : -EUCLEAN;
+    if (uuid && memcmp(rec.uuid, uuid, UUID_SIZE) != 0)
+        return -EUCLEAN;
+    if (rec.sequence > f->rec.sequence) {
         f->rec = rec;
         f->at = i;
     }
+    return 0;
 }
 
 /* Both records of a taking are there before it writes anything else, and all later ones are its
@@ -71,44 +79,27 @@ have_met(const struct found *f, const uint8_t *buf)
            memcmp(other.nonce, f->rec.nonce, OWNER_NONCE_SIZE) != 0;
 }
 
-/* A record that cannot be read is bad, and as if it were blank.  Only then is each read by itself.
- */
-static int
-read_records(struct dev *d, uint8_t *buf, struct found *f)
-{
-    int r = dev_pread(d, buf, RECORDS_SIZE, OWNER_RECORDS);
-
-    if (r != -EIO)
-        return r;
-    for (unsigned i = 0; i < OWNER_RECORD_COUNT; i++) {
-        uint8_t *block = buf + (size_t)i * BLOCK_SIZE;
-
-        r = dev_pread(d, block, BLOCK_SIZE, OWNER_RECORDS + i * BLOCK_SIZE);
-        f->bad[i] = r < 0;
-        if (r < 0)
-            memset(block, 0, BLOCK_SIZE);
-        if (r < 0 && r != -EIO)
-            return r;
-    }
-    return 0;
-}
-
-/* @uuid NULL: of any image. */
+/* @uuid NULL: of any image.  A record that cannot be read is as bad as one that is damaged. */
 static int
 find(struct dev *d, uint8_t *buf, const uint8_t *uuid, struct found *f)
 {
-    int r;
-
     *f = (struct found){.at = 1}; /* so that the first record of all goes to the first place */
-    r = read_records(d, buf, f);
-    for (unsigned i = 0; r == 0 && i < OWNER_RECORD_COUNT; i++)
-        judge_one(f, i, buf + (size_t)i * BLOCK_SIZE, uuid);
-    f->met = r == 0 && have_met(f, buf);
-    return r;
+    for (unsigned i = 0; i < OWNER_RECORD_COUNT; i++) {
+        uint8_t *block = buf + (size_t)i * BLOCK_SIZE;
+        int r = dev_pread(d, block, BLOCK_SIZE, OWNER_RECORDS + i * BLOCK_SIZE);
+
+        if (r < 0 && r != -EIO)
+            return r;
+        if (r < 0)
+            memset(block, 0, BLOCK_SIZE); /* whatever part was read */
+        f->r[i] = r < 0 ? r : decode_one(f, i, block, uuid);
+    }
+    f->met = have_met(f, buf);
+    return 0;
 }
 
 int
-owner_look(struct dev *d, const uint8_t uuid[UUID_SIZE], struct owner_record *rec)
+owner_look(struct dev *d, const uint8_t *uuid, struct owner_record *rec)
 {
     AUTO_FREE uint8_t *buf = dev_alloc(RECORDS_SIZE);
     struct found f;
@@ -117,8 +108,10 @@ owner_look(struct dev *d, const uint8_t uuid[UUID_SIZE], struct owner_record *re
     if (r < 0)
         return r;
     *rec = f.rec;
-    if (is_bad(&f))
-        return -EUCLEAN;
+    for (unsigned i = 0; i < OWNER_RECORD_COUNT; i++) {
+        if (is_bad(&f, i))
+            return f.r[i];
+    }
     return f.rec.epoch ? 0 : -ENODATA;
 }
 
@@ -240,9 +233,7 @@ owner_check(struct ownership *o)
 int
 owner_witness(void *arg, struct dev *d)
 {
-    int r = compare(arg, d);
-
-    return r == -EBUSY ? report(r, "%s: another host has taken the image over", d->name) : r;
+    return compare(arg, d);
 }
 
 /* ---- writing a record --------------------------------------------------------------------------
@@ -315,14 +306,14 @@ judge(const struct ownership *o, const struct dev *d, const struct found *f, boo
 
     if (f->newer)
         return report(-EPROTONOSUPPORT, "%s: its owner is of a newer version", d->name);
-    if (is_bad(f) && !anew && !o->opt.takeover)
+    if (any_is_bad(f) && !anew && !o->opt.takeover)
         return report(-EBUSY,
                       "%s: its owner records are damaged: another host may have it; only if "
                       "certainly none does: \"-o takeover\" (other commands: --takeover) takes it",
                       d->name);
     if (is_other_host(o, f) && !o->opt.takeover)
         return report_owner(d, &f->rec, f->met);
-    if (is_bad(f) && !anew)
+    if (any_is_bad(f) && !anew)
         return report_at(REPORT_WARNING, 0, "%s: taken over though its owner records are damaged",
                          d->name);
     if (is_other_host(o, f))
@@ -366,7 +357,7 @@ next_claim(const struct ownership *o, const uint8_t uuid[UUID_SIZE], const struc
            struct owner_record *rec)
 {
     /* What a damaged one said may have been the newest. */
-    uint64_t step = is_bad(f) ? 2 : 1;
+    uint64_t step = any_is_bad(f) ? 2 : 1;
 
     *rec = (struct owner_record){
         .sequence = f->rec.sequence + step,
@@ -391,7 +382,7 @@ static int
 blank_bad(struct ownership *o, const struct found *f)
 {
     memset(o->next, 0, BLOCK_SIZE);
-    if (!f->bad[o->at])
+    if (!is_bad(f, o->at))
         return 0;
     memset(known_block(o, o->at), 0, BLOCK_SIZE);
     return dev_pwrite(o->dev, o->next, BLOCK_SIZE, OWNER_RECORDS + o->at * BLOCK_SIZE);
@@ -426,7 +417,7 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
         r = judge(o, d, &f, anew);
     if (r < 0)
         return r;
-    o->was_forced = is_bad(&f) || is_other_host(o, &f);
+    o->was_forced = any_is_bad(&f) || is_other_host(o, &f);
     o->was_owned = o->was_forced || (f.rec.epoch != 0 && f.rec.state != OWNER_RELEASED);
     r = next_claim(o, uuid, &f, &rec);
     if (r < 0)
@@ -454,6 +445,23 @@ owner_raise_floor(struct ownership *o)
     rec.floor = rec.epoch;
     rec.sequence++;
     return owner_is_held(o) ? write_record(o, &rec) : 0;
+}
+
+int
+owner_may_take(const struct owner_options *opt, struct dev *d)
+{
+    struct ownership *o;
+    struct found f;
+    int r;
+
+    if (!owner_is_kept(opt, d))
+        return 0;
+    o = owner_new(opt);
+    r = o ? find_free(o, d, NULL, &f) : -ENOMEM;
+    if (r == 0)
+        r = judge(o, d, &f, true);
+    owner_free(o);
+    return r;
 }
 
 int

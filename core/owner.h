@@ -16,9 +16,9 @@
 #include "core/format.h"
 
 /* The record that counts, whoever it is of: 0, -ENODATA (both are blank), -EUCLEAN (one of the two
- * is damaged or of another image; *@rec is the other, or zero), or an I/O error.  Only I/O errors
- * are reported. */
-int owner_look(struct dev *d, const uint8_t uuid[UUID_SIZE], struct owner_record *rec);
+ * is damaged or, unless @uuid is NULL, of another image; *@rec is the other, or zero), or an I/O
+ * error.  Only I/O errors are reported. */
+int owner_look(struct dev *d, const uint8_t *uuid, struct owner_record *rec);
 
 /* "2026-11-30T14:05:00Z" */
 enum { OWNER_TIME_TEXT = 32 };
@@ -51,6 +51,9 @@ struct ownership;
 struct ownership *owner_new(const struct owner_options *opt);
 void owner_free(struct ownership *o); /* writes nothing; NULL is fine */
 
+/* Whether an image may be made on @d, which may hold another: 0, or reported.  Writes nothing. */
+int owner_may_take(const struct owner_options *opt, struct dev *d);
+
 /* Takes the image @uuid on @d: when this returns 0 the claim is on the medium, and what is read
  * from here on holds all that any former owner has acknowledged.  -EBUSY: another host owns it, or
  * takes it at the same time.  @anew: an image is about to be made there, so damaged records may be
@@ -62,7 +65,7 @@ int owner_check(struct ownership *o);
 /* From here on no directory of an earlier epoch counts, whoever writes it: one that is ours lies in
  * each place.  Errors as of owner_check(), and of writing. */
 int owner_raise_floor(struct ownership *o);
-/* A dev_witness_fn. */
+/* A dev_witness_fn: as owner_check(). */
 int owner_witness(void *o, struct dev *d);
 /* Checks, and lets other hosts take it without a takeover.  Whatever it returns it is not held any
  * more.  0 at once when it is not held. */

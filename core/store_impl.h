@@ -129,7 +129,8 @@ void places_forget(struct store *s);
  * ---------------------------------------------------------------------------------- */
 
 /* A dev_witness_fn for the store @arg: 0 if what was flushed lies there, beside at most what is in
- * flight; -EUCLEAN if not.  The lock is held, or nobody else knows the store yet. */
+ * flight; -EUCLEAN if not; -EBUSY if another host has taken it.  The lock is held, or nobody else
+ * knows the store yet. */
 int store_witness(void *arg, struct dev *d);
 /* A dev_fail_fn: the store is read-only for good.  The lock likewise. */
 void store_dev_failed(void *arg, int r, const char *why);

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
+static const char taken[] = "another host has taken the image over";
+
 /* Nothing that has been written since the last flush is acknowledged. */
 static int
 lose(struct store *s, int r, const char *why)
@@ -30,7 +32,7 @@ tenure_guard(void *arg, struct dev *d)
 
     (void)d;
     if (r == -EBUSY)
-        return lose(s, r, "another host has taken the image over");
+        return lose(s, r, taken);
     return r < 0 ? lose(s, -EIO, "the owner records cannot be read") : 0;
 }
 

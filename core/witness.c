@@ -82,13 +82,13 @@ int
 store_witness(void *arg, struct dev *d)
 {
     struct store *s = arg;
-    int r = owner_is_held(s->own) ? owner_witness(s->own, d) : 0;
+    int r = check_superblocks(s, d);
 
     if (r == 0)
-        r = check_superblocks(s, d);
-    if (r == 0)
         r = check_directories(s, d);
-    return r < 0 ? r : check_banks(s, d);
+    if (r == 0)
+        r = check_banks(s, d);
+    return r == 0 && owner_is_held(s->own) ? owner_witness(s->own, d) : r;
 }
 
 void

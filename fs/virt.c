@@ -244,6 +244,22 @@ place_name(enum store_place place)
     return place == STORE_HERE ? "here" : place == STORE_INCOMING ? "incoming" : "released";
 }
 
+/* Null where more than one host cannot reach the image, or nobody minds. */
+static void
+put_owner(FILE *out, const struct store_info *info)
+{
+    if (info->owner.epoch == 0) {
+        fputs(",\n  \"owner\": null", out);
+        return;
+    }
+    fprintf(out, ",\n  \"owner\": {\"owned\": %s", info->owned ? "true" : "false");
+    json_member_string(out, "host", info->owner.host_name);
+    json_member_number(out, "epoch", info->owner.epoch);
+    json_member_time(out, "since", info->owner.time);
+    json_member_bool(out, "guarded", info->guarded);
+    fputs("}", out);
+}
+
 static void
 put_status(struct virt *v, FILE *out)
 {
@@ -257,6 +273,7 @@ put_status(struct virt *v, FILE *out)
     json_member_bool(out, "read_only", info.read_only != 0);
     json_member_string(out, "read_only_why", info.read_only ? info.read_only_why : NULL);
     json_member_string(out, "place", place_name(info.place));
+    put_owner(out, &info);
     json_member_number(out, "slots_total", info.slots_total);
     json_member_number(out, "slots_used", info.slots_used);
     json_member_number(out, "bytes_total", info.bytes_total);

@@ -59,7 +59,7 @@ check "in JSON" "$VNVRAM" doctor --json --user "$user" "$D"
 is "... nothing is bad" "$(jq -r '.ok, .user, ([.checks[] | select(.verdict == "bad")] | length)' "$OUT")" "true
 $user
 0"
-is "... each check has run" "$(jq -r '[.checks[].check] | length' "$OUT")" 13
+is "... each check has run" "$(jq -r '[.checks[].check] | length' "$OUT")" 14
 
 # ---- the mount ---------------------------------------------------------------------------------------
 pid=$(pid_of "$D")

@@ -589,8 +589,9 @@ beside_a_directory_that_cannot_be_read_the_rest_is_checked(void **state)
         struct findings f;
 
         content_of_a_flipped(d);
-        /* after two superblocks, and for the second the two reads of the first */
-        faultdev_fail(d, FAULT_READ, bad == 0 ? 2 : 4, -EIO, NULL);
+        /* after two superblocks and two owner records, and for the second the two reads of the
+         * first */
+        faultdev_fail(d, FAULT_READ, bad == 0 ? 4 : 6, -EIO, NULL);
         assert_int_equal(check(d, NULL, &f, &res), -EIO);
         assert_non_null(strstr(f.text, bad == 0 ? "directory 0" : "directory 1"));
         assert_non_null(strstr(f.text, "'a'"));
