@@ -13,6 +13,7 @@
 #   unmounted DIR                  vnvram unmount
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
 #   swtpm_answers SOCKET           does swtpm answer on its control socket?  It is there before that
+#   program_for_all                prints a copy of the program that every user reaches, wherever it was built
 #   hash FILE                      its SHA-256
 #   loop_on FILE [SECTOR [ro] [partitions]]  prints the loop device that it attaches (sectors of 512 bytes);
 #                                  fails where there are none
@@ -153,6 +154,11 @@ wait_until() {
 
 swtpm_answers() {
     swtpm_ioctl --unix "$1" -g >/dev/null 2>&1
+}
+
+program_for_all() {
+    [ -e "$TMP/.program/vnvram" ] || install -D -m 755 "$VNVRAM" "$TMP/.program/vnvram"
+    echo "$TMP/.program/vnvram"
 }
 
 hash() {

@@ -213,9 +213,10 @@ as_nobody() {
 mkdir "$TMP/nobody"
 chown nobody "$TMP/nobody"
 dir=$TMP/nobody/dir
-as_nobody "$VNVRAM" format "$TMP/nobody/img" >/dev/null
+program=$(program_for_all)
+as_nobody "$program" format "$TMP/nobody/img" >/dev/null
 as_nobody mkdir "$dir"
-check "an unprivileged user mounts" as_nobody "$VNVRAM" mount -o tpm=2.0 "$TMP/nobody/img" "$dir"
+check "an unprivileged user mounts" as_nobody "$program" mount -o tpm=2.0 "$TMP/nobody/img" "$dir"
 mounts+=("$dir")
 daemon=$(as_nobody jq .pid "$dir/.vnvram/status")
 tpm=$(as_nobody jq .tpm_pid "$dir/.vnvram/status")

@@ -278,10 +278,11 @@ matches "with what to do" "$ERR" 'there is no terminal to ask for the passphrase
 if ! grep -q __asan_init "$VNVRAM"; then
     chmod 755 "$TMP"
     chmod 644 "$TMP/asked"
+    program=$(program_for_all)
     check_exit 1 "where memory cannot be locked, no key is taken" setpriv --reuid=65534 --regid=65534 --clear-groups \
-        prlimit --memlock=0:0 "$VNVRAM" key test -o "key=$hex" "$TMP/asked"
+        prlimit --memlock=0:0 "$program" key test -o "key=$hex" "$TMP/asked"
     matches "and the remedy is said" "$ERR" 'cannot lock 256 KiB of memory for keys.*raise the limit'
-    check "the rest works" setpriv --reuid=65534 --regid=65534 --clear-groups prlimit --memlock=0:0 "$VNVRAM" key list "$TMP/asked"
+    check "the rest works" setpriv --reuid=65534 --regid=65534 --clear-groups prlimit --memlock=0:0 "$program" key list "$TMP/asked"
 fi
 
 # ---- the end --------------------------------------------------------------------------------------
