@@ -175,11 +175,17 @@ dev_tail_is_data(struct dev *d)
 }
 
 void *
-dev_alloc(size_t n)
+dev_alloc_raw(size_t n)
 {
     void *p;
 
-    if (posix_memalign(&p, BLOCK_SIZE, n ? n : BLOCK_SIZE) != 0)
-        return NULL;
-    return memset(p, 0, n ? n : BLOCK_SIZE);
+    return posix_memalign(&p, BLOCK_SIZE, n ? n : BLOCK_SIZE) == 0 ? p : NULL;
+}
+
+void *
+dev_alloc(size_t n)
+{
+    void *p = dev_alloc_raw(n);
+
+    return p ? memset(p, 0, n ? n : BLOCK_SIZE) : NULL;
 }

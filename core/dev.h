@@ -100,6 +100,7 @@ bool dev_tail_is_data(struct dev *d);
 
 /* @n bytes aligned to BLOCK_SIZE and zeroed; free() them.  NULL when memory is short. */
 void *dev_alloc(size_t n);
+void *dev_alloc_raw(size_t n); /* not zeroed */
 
 enum dev_open_flags {
     DEV_READ_ONLY = 1, /* else exclusive: waits up to 3 s for the lock, then -EBUSY */

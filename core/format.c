@@ -853,7 +853,7 @@ directory_fini(struct directory *dir)
 int
 directory_copy(struct directory *to, const struct directory *from)
 {
-    struct entry *entries = calloc(from->n_entries + 1, sizeof(*entries));
+    struct entry *entries = malloc((from->n_entries + (size_t)1) * sizeof(*entries));
 
     if (!entries)
         return -ENOMEM;

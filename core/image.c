@@ -240,7 +240,7 @@ bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, st
            const void *data, size_t len)
 {
     uint64_t padded = bank_padded(len);
-    AUTO_FREE uint8_t *buf = dev_alloc(BANK_HEADER + padded);
+    AUTO_FREE uint8_t *buf = dev_alloc_raw(BANK_HEADER + padded);
     struct bank_header h = {
         .generation = c->generation,
         .length = len,
@@ -259,6 +259,7 @@ bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, st
         return r;
     bank_encode(&h, buf);
     memcpy(buf + BANK_HEADER, data, len);
+    memset(buf + BANK_HEADER + len, 0, padded - len);
     r = sealer->ops->encrypt(sealer, h.iv, buf + BANK_HEADER, padded);
     if (r == 0)
         r = format_seal(sealer, SEAL_BANK, buf, BANK_HEADER + padded);

@@ -24,20 +24,32 @@ open_aes(gcry_cipher_hd_t *h, int mode, const uint8_t *key, size_t key_len)
     return 0;
 }
 
-/* gcry_cipher_encrypt() or gcry_cipher_decrypt() */
-typedef gcry_error_t cipher_fn(gcry_cipher_hd_t h, void *out, size_t out_len, const void *in,
-                               size_t in_len);
-
-static int
-aes_cbc(cipher_fn *crypt, const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK],
-        uint8_t *buf, size_t len)
+int
+aes_cbc_open(gcry_cipher_hd_t *out, const uint8_t *key, size_t key_len)
 {
     AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
     int r = open_aes(&h, GCRY_CIPHER_MODE_CBC, key, key_len);
 
-    if (r < 0)
-        return r;
+    if (r == 0)
+        *out = steal(&h);
+    return r;
+}
+
+int
+aes_cbc_with(gcry_cipher_hd_t h, aes_fn *crypt, const uint8_t iv[AES_BLOCK], uint8_t *buf,
+             size_t len)
+{
     return gcry_cipher_setiv(h, iv, AES_BLOCK) || crypt(h, buf, len, NULL, 0) ? -EIO : 0;
+}
+
+static int
+aes_cbc(aes_fn *crypt, const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK],
+        uint8_t *buf, size_t len)
+{
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = aes_cbc_open(&h, key, key_len);
+
+    return r < 0 ? r : aes_cbc_with(h, crypt, iv, buf, len);
 }
 
 int

@@ -4,6 +4,7 @@
 #ifndef VNVRAM_CRYPT_AES_H
 #define VNVRAM_CRYPT_AES_H
 
+#include <gcrypt.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,14 @@ int aes_cbc_encrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLO
                     size_t len);
 int aes_cbc_decrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
                     size_t len);
+
+/* The same with a handle that stays keyed; gcry_cipher_close() it.  One operation at a time.
+ * @crypt: gcry_cipher_encrypt or gcry_cipher_decrypt. */
+typedef gcry_error_t aes_fn(gcry_cipher_hd_t h, void *out, size_t out_len, const void *in,
+                            size_t in_len);
+int aes_cbc_open(gcry_cipher_hd_t *out, const uint8_t *key, size_t key_len);
+int aes_cbc_with(gcry_cipher_hd_t h, aes_fn *crypt, const uint8_t iv[AES_BLOCK], uint8_t *buf,
+                 size_t len);
 
 /* @out is @len + WRAP_EXTRA bytes; @len is a multiple of 8 and at least 16. */
 int aes_wrap(const uint8_t *kek, size_t kek_len, const uint8_t *plain, size_t len, uint8_t *out);

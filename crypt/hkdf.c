@@ -14,19 +14,38 @@ mac_closep(gcry_mac_hd_t *h)
 }
 
 int
-hmac_sha256(const void *key, size_t key_len, const struct iovec *iov, int n, uint8_t mac[HKDF_HASH])
+hmac_open(gcry_mac_hd_t *out, const void *key, size_t key_len)
 {
     AUTO(mac_closep) gcry_mac_hd_t h = NULL;
-    size_t mac_len = HKDF_HASH;
 
     if (gcry_mac_open(&h, GCRY_MAC_HMAC_SHA256, GCRY_MAC_FLAG_SECURE, NULL) ||
         gcry_mac_setkey(h, key, key_len))
         return -ENOMEM;
+    *out = steal(&h);
+    return 0;
+}
+
+int
+hmac_with(gcry_mac_hd_t h, const struct iovec *iov, int n, uint8_t mac[HKDF_HASH])
+{
+    size_t mac_len = HKDF_HASH;
+
+    if (gcry_mac_reset(h))
+        return -EIO;
     for (int i = 0; i < n; i++) {
         if (gcry_mac_write(h, iov[i].iov_base, iov[i].iov_len))
             return -EIO;
     }
     return gcry_mac_read(h, mac, &mac_len) || mac_len != HKDF_HASH ? -EIO : 0;
+}
+
+int
+hmac_sha256(const void *key, size_t key_len, const struct iovec *iov, int n, uint8_t mac[HKDF_HASH])
+{
+    AUTO(mac_closep) gcry_mac_hd_t h = NULL;
+    int r = hmac_open(&h, key, key_len);
+
+    return r < 0 ? r : hmac_with(h, iov, n, mac);
 }
 
 static struct iovec

@@ -4,6 +4,7 @@
 #ifndef VNVRAM_CRYPT_HKDF_H
 #define VNVRAM_CRYPT_HKDF_H
 
+#include <gcrypt.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -14,6 +15,10 @@ enum { HKDF_HASH = 32, HKDF_MAX = 255 * HKDF_HASH };
  */
 int hmac_sha256(const void *key, size_t key_len, const struct iovec *iov, int n,
                 uint8_t mac[HKDF_HASH]);
+
+/* The same with a handle that stays keyed; gcry_mac_close() it.  One operation at a time. */
+int hmac_open(gcry_mac_hd_t *out, const void *key, size_t key_len);
+int hmac_with(gcry_mac_hd_t h, const struct iovec *iov, int n, uint8_t mac[HKDF_HASH]);
 
 /* @out_len bytes, at most HKDF_MAX.  @out should be secure memory.  0 or -ENOMEM. */
 int hkdf_sha256(const void *ikm, size_t ikm_len, const void *salt, size_t salt_len,

@@ -8,6 +8,7 @@
 #include <gcrypt.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 enum { PURPOSES = SEAL_BANK + 1 };
 
@@ -15,7 +16,17 @@ struct sealed {
     struct sealer base;
     struct secret *cipher_key;
     struct secret *mac_key[PURPOSES];
+    /* Keyed handles at rest, since to key one takes as long as to seal a page with it.  An
+     * operation takes it and puts it back; who finds none, because another thread is at work, opens
+     * one. */
+    gcry_cipher_hd_t cipher;
+    gcry_mac_hd_t mac[PURPOSES];
 };
+
+/* NULL: none is there. */
+#define take_handle(at) __atomic_exchange_n(at, NULL, __ATOMIC_ACQ_REL)
+/* Returns one that is not needed any more, or NULL. */
+#define put_handle(at, h) __atomic_exchange_n(at, h, __ATOMIC_ACQ_REL)
 
 static const char *const mac_info[PURPOSES] = {
     [SEAL_SUPERBLOCK] = "vnvram superblock hmac-sha256",
@@ -27,34 +38,49 @@ static int
 sealed_new_iv(struct sealer *s, uint8_t iv[SEAL_IV_SIZE])
 {
     (void)s;
-    /* Without randomness libgcrypt ends the process: nothing is written then. */
-    gcry_randomize(iv, SEAL_IV_SIZE, GCRY_STRONG_RANDOM);
-    return 0;
+    return getrandom(iv, SEAL_IV_SIZE, 0) == SEAL_IV_SIZE ? 0 : -EIO;
+}
+
+static int
+sealed_crypt(struct sealed *s, aes_fn *crypt, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf,
+             size_t len)
+{
+    gcry_cipher_hd_t h = take_handle(&s->cipher);
+    int r = h ? 0 : aes_cbc_open(&h, s->cipher_key->bytes, s->cipher_key->len);
+
+    if (r == 0) {
+        r = aes_cbc_with(h, crypt, iv, buf, len);
+        gcry_cipher_close(put_handle(&s->cipher, h));
+    }
+    return r;
 }
 
 static int
 sealed_encrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
 {
-    const struct secret *key = ((struct sealed *)s)->cipher_key;
-
-    return aes_cbc_encrypt(key->bytes, key->len, iv, buf, len);
+    return sealed_crypt((struct sealed *)s, gcry_cipher_encrypt, iv, buf, len);
 }
 
 static int
 sealed_decrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
 {
-    const struct secret *key = ((struct sealed *)s)->cipher_key;
-
-    return aes_cbc_decrypt(key->bytes, key->len, iv, buf, len);
+    return sealed_crypt((struct sealed *)s, gcry_cipher_decrypt, iv, buf, len);
 }
 
 static int
 sealed_tag(struct sealer *s, enum seal_purpose purpose, const struct iovec *iov, int n,
            uint8_t tag[SEAL_TAG_SIZE])
 {
-    const struct secret *key = ((struct sealed *)s)->mac_key[purpose];
+    struct sealed *sealed = (struct sealed *)s;
+    const struct secret *key = sealed->mac_key[purpose];
+    gcry_mac_hd_t h = take_handle(&sealed->mac[purpose]);
+    int r = h ? 0 : hmac_open(&h, key->bytes, key->len);
 
-    return hmac_sha256(key->bytes, key->len, iov, n, tag);
+    if (r == 0) {
+        r = hmac_with(h, iov, n, tag);
+        gcry_mac_close(put_handle(&sealed->mac[purpose], h));
+    }
+    return r;
 }
 
 static void
@@ -62,9 +88,12 @@ sealed_free(struct sealer *s)
 {
     struct sealed *sealed = (struct sealed *)s;
 
+    gcry_cipher_close(sealed->cipher);
     secret_free(sealed->cipher_key);
-    for (int i = 0; i < PURPOSES; i++)
+    for (int i = 0; i < PURPOSES; i++) {
+        gcry_mac_close(sealed->mac[i]);
         secret_free(sealed->mac_key[i]);
+    }
     free(sealed);
 }
 
