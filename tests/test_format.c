@@ -479,6 +479,33 @@ what_differs_from_a_directory_that_decodes_is_checked(void **state)
 }
 
 static void
+with_owner_mark(struct owner_mark mark, int r)
+{
+    const struct directory dir = {
+        .generation = 7, .superblock_sequence = 1, .next_id = 1, .owner = mark};
+    AUTO(directory_fini) struct directory back = {0};
+    uint8_t buf[BLOCK_SIZE] = {0};
+
+    directory_encode(&dir, sb_example.uuid, buf);
+    format_set_crc(buf, sizeof buf);
+    assert_int_equal(directory_decode(&back, buf, sizeof buf, &sb_example), r);
+}
+
+static void
+an_owner_s_mark_is_whole_or_not_there(void **state)
+{
+    (void)state;
+    with_owner_mark((struct owner_mark){0}, 0);
+    with_owner_mark((struct owner_mark){1, 7, {1}, false}, 0);
+    with_owner_mark((struct owner_mark){1, 8, {1}, false}, -EUCLEAN);
+    with_owner_mark((struct owner_mark){1, 0, {1}, false}, -EUCLEAN);
+    with_owner_mark((struct owner_mark){1, 7, {0}, false}, -EUCLEAN);
+    with_owner_mark((struct owner_mark){0, 7, {0}, false}, -EUCLEAN);
+    with_owner_mark((struct owner_mark){0, 0, {1}, false}, -EUCLEAN);
+    with_owner_mark((struct owner_mark){0, 0, {0}, true}, -EUCLEAN);
+}
+
+static void
 an_empty_directory_survives_the_round_trip(void **state)
 {
     struct directory dir = {.generation = 1,
@@ -1123,6 +1150,7 @@ main(void)
         cmocka_unit_test(a_full_superblock_survives_the_round_trip),
         cmocka_unit_test(a_long_directory_survives_the_round_trip),
         cmocka_unit_test(what_differs_from_a_directory_that_decodes_is_checked),
+        cmocka_unit_test(an_owner_s_mark_is_whole_or_not_there),
         cmocka_unit_test(an_empty_directory_survives_the_round_trip),
         cmocka_unit_test(slots_are_numbered_through_the_segments),
         cmocka_unit_test(content_is_padded_to_whole_blocks),

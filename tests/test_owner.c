@@ -187,7 +187,7 @@ new_disk(bool sealed)
     struct dev *disk;
 
     assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    disk = faultdev_new(sb.image_size + 64 * 1024);
+    disk = faultdev_new(sb.image_size + 128 * 1024); /* to grow into */
     assert_int_equal(store_format(disk, &spec, sealer), 0);
     return disk;
 }
@@ -645,11 +645,14 @@ a_record_of_another_image_or_a_newer_version_is_not_passed_over(void **state)
 {
     AUTO(dev_closep) struct dev *disk = new_disk(false);
     const struct owner_options a_forced = forced(&a);
+    struct owner_record other = example;
     uint8_t block[BLOCK_SIZE];
 
     (void)state;
-    poke_record(disk, 0, &example);
+    memcpy(other.host_id, a.host_id, HOST_ID_SIZE);
+    poke_record(disk, 0, &other);
     must_fail(disk, &a, -EBUSY);
+    assert_true(was_said("its owner records are damaged"));
     owner_record_encode(&example, block);
     block[12] = 2;
     format_set_crc(block, sizeof block);
@@ -718,6 +721,393 @@ a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile(void **state)
     }
 }
 
+/* ---- every other branch ------------------------------------------------------------------------
+ */
+
+static void
+claim_now(struct port *p)
+{
+    struct owner_record rec = example;
+
+    memcpy(rec.uuid, uuid, UUID_SIZE);
+    rec.sequence = 1;
+    rec.epoch = 1;
+    poke_record(p->disk, 1, &rec);
+}
+
+static void
+of_two_that_take_it_at_once_one_at_most_goes_on(void **state)
+{
+    (void)state;
+    for (int sync = 1; sync < 3; sync++) { /* after the flush at opening: of each record */
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        AUTO(dev_closep) struct dev *port = port_new(disk);
+        struct port *p = (struct port *)port;
+        struct store *s = NULL;
+
+        p->after_sync = claim_now;
+        p->syncs_until = sync;
+        assert_int_equal(open_as(&s, port, &a, false), -EBUSY);
+        assert_true(was_said("another host is taking it at the same time"));
+        assert_int_equal(p->writes, sync);
+    }
+}
+
+static void
+a_host_without_an_id_owns_nothing(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    const struct owner_options nobody = {.host_name = "x"};
+    struct owner_record rec;
+
+    (void)state;
+    must_fail(disk, &nobody, -EINVAL);
+    assert_int_equal(look(disk, &rec), -ENODATA);
+}
+
+static void
+records_are_kept_where_they_should_be(void **state)
+{
+    static const struct {
+        enum owner_use use;
+        bool shared, kept;
+    } cases[] = {{OWNER_IF_SHARED, true, true}, {OWNER_IF_SHARED, false, false},
+                 {OWNER_ALWAYS, true, true},    {OWNER_ALWAYS, false, true},
+                 {OWNER_NEVER, true, false},    {OWNER_NEVER, false, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        struct dev *port = port_new(disk);
+        struct owner_options opt = a;
+        struct owner_record rec;
+        struct store *s = NULL;
+
+        opt.use = cases[i].use;
+        port->shared = cases[i].shared;
+        assert_int_equal(open_as(&s, port, &opt, false), 0);
+        assert_int_equal(look(disk, &rec), cases[i].kept ? 0 : -ENODATA);
+        assert_int_equal(put(s, "f", "one"), 0);
+        for (unsigned k = 0; k < 2; k++) {
+            AUTO(directory_fini) struct directory dir = directory_of(disk, k);
+
+            assert_int_equal(dir.owner.epoch, cases[i].kept ? 1 : 0);
+        }
+        store_close(s);
+    }
+}
+
+static void
+readers_look_at_no_records(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO(store_closep) struct store *s = must_open(disk, &a), *reader = NULL;
+    struct dev *port = port_new(disk);
+    const struct store_options opt = {.read_only = true, .unlock = testseal_unlock, .owner = &b};
+    struct store_info info;
+
+    (void)state;
+    assert_int_equal(store_open(&reader, port, &opt), 0);
+    store_get_info(reader, &info);
+    assert_true(!info.owned && info.owner.epoch == 0);
+    assert_int_equal(((struct port *)port)->writes, 0);
+    assert_int_equal(put(s, "f", "one"), 0);
+}
+
+static void
+records_that_cannot_be_read_end_writing(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 2; which++) {
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        AUTO(dev_closep) struct dev *port = port_new(disk);
+        struct store *s = must_open(disk, &a), *other = NULL;
+        struct store_info info;
+
+        assert_int_equal(put(s, "f", "one"), 0);
+        ((struct port *)s->dev)->fail_records = which;
+        assert_int_equal(put(s, "f", "two"), -EIO);
+        assert_int_equal(put(s, "f", "three"), -EROFS);
+        store_get_info(s, &info);
+        assert_true(info.read_only == -EIO && strstr(info.read_only_why, "cannot be read"));
+        store_close(s);
+        assert_int_equal(record_of(disk).state, OWNER_OWNED); /* not released */
+        ((struct port *)port)->fail_records = which;
+        assert_int_equal(open_as(&other, port, &a, false), -EBUSY);
+        assert_int_equal(((struct port *)port)->writes, 0);
+    }
+}
+
+static void
+who_has_met_a_failure_releases_nothing(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    faultdev_fail(disk, FAULT_SYNC, 0, -EIO, NULL);
+    assert_int_equal(put(s, "f", "two"), -EIO);
+    store_close(s);
+    assert_int_equal(record_of(disk).state, OWNER_OWNED);
+}
+
+/* Each way to change an image, when it has been taken over before, or before its nth flush. */
+enum way { SETTLE, KEYSLOTS, RESEAL, GROW, RELEASE, WAYS };
+
+static int
+go(struct store *s, enum way way)
+{
+    uint8_t keyslots[KEYSLOT_COUNT][KEYSLOT_SIZE];
+
+    testseal_keyslots(volume_key + 1, user_key, keyslots);
+    switch (way) {
+    case SETTLE:
+        return store_settle(s);
+    case KEYSLOTS:
+        testseal_keyslots(volume_key, user_key, keyslots);
+        return store_set_keyslots(s, keyslots);
+    case RESEAL:
+        return store_reseal(s, testseal_keyed(volume_key + 1), keyslots, 32);
+    case GROW:
+        return store_grow(s, &(struct slot_class){1, 4096}, 1);
+    default:
+        return store_release(s, false);
+    }
+}
+
+/* As somebody else would: the sealed image itself need not be read. */
+static void
+steal_record(struct port *p)
+{
+    struct owner_record rec = example;
+
+    memcpy(rec.uuid, uuid, UUID_SIZE);
+    poke_record(p->disk, 0, &rec);
+    taker = (struct store *)p; /* it has happened */
+}
+
+static void
+whatever_changes_an_image_asks_whose_it_is(void **state)
+{
+    (void)state;
+    for (enum way way = 0; way < WAYS; way++) {
+        unsigned flushes = 0;
+
+        for (int nth = -1;; nth++, flushes++) { /* -1: before anything is written */
+            AUTO(dev_closep) struct dev *disk = new_disk(true);
+            AUTO(store_closep) struct store *s = NULL;
+            struct port *p;
+            int r;
+
+            assert_int_equal(open_as(&s, port_new(disk), &a, true), 0);
+            p = (struct port *)s->dev;
+            assert_int_equal(put(s, "f", "one"), 0);
+            taker = NULL;
+            if (nth < 0) {
+                steal_record(p);
+            } else {
+                p->before_sync = steal_record;
+                p->syncs_until = nth;
+            }
+            p->writes = 0;
+            r = go(s, way);
+            if (!taker) {
+                assert_int_equal(r, 0);
+                break;
+            }
+            if (way == RELEASE && r == 0)
+                continue; /* the record was there before the claim: its own flush */
+            assert_true(r < 0);
+            assert_true(nth >= 0 || p->writes == 0);
+            assert_int_equal(put(s, "f", "two"), -EROFS);
+        }
+        assert_true(flushes >= 2);
+    }
+    taker = NULL;
+}
+
+static void
+an_image_that_is_let_go_is_anybody_s(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a), *other;
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    assert_int_equal(store_release(s, false), 0);
+    assert_int_equal(record_of(disk).state, OWNER_RELEASED);
+    other = must_open(disk, &b); /* it changes nothing, */
+    assert_int_equal(store_take(s, 0), -EBUSY);
+    store_close(other);
+    assert_int_equal(store_take(s, 0), 0); /* so it comes back */
+    assert_int_equal(record_of(disk).state, OWNER_OWNED);
+    assert_int_equal(put(s, "f", "two"), 0);
+    assert_int_equal(store_release(s, false), 0);
+    other = must_open(disk, &b);
+    assert_true(holds(other, "f", "two"));
+    assert_int_equal(put(other, "f", "three"), 0);
+    store_close(other);
+    assert_int_equal(store_take(s, 0), -ESTALE);
+    assert_int_equal(record_of(disk).state, OWNER_RELEASED); /* and is left as it was */
+    store_close(s);
+    store_close(must_open(disk, &b));
+}
+
+static void
+a_snapshot_has_no_owner(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO(dev_closep) struct dev *copy = faultdev_new(disk->size);
+    AUTO(store_closep) struct store *s = NULL;
+    const struct owner_options a_forced = forced(&a);
+    struct snapshot *sn;
+    struct owner_record rec;
+    AUTO_FREE uint8_t *bytes = NULL;
+
+    (void)state;
+    damage_record(disk, 0);
+    s = must_open(disk, &a_forced); /* guarded */
+    assert_int_equal(put(s, "f", "one"), 0);
+    assert_int_equal(store_snapshot(s, &sn), 0);
+    bytes = malloc(snapshot_size(sn));
+    assert_int_equal(snapshot_pread(sn, bytes, snapshot_size(sn), 0), 0);
+    faultdev_poke(copy, bytes, snapshot_size(sn), 0);
+    snapshot_put(sn);
+    assert_int_equal(look(copy, &rec), -ENODATA);
+    for (unsigned i = 0; i < 2; i++) {
+        AUTO(directory_fini) struct directory dir = directory_of(copy, i);
+
+        assert_true(dir.owner.epoch == 0 && dir.owner.first == 0 && !dir.owner.guarded);
+    }
+}
+
+static int
+format_as(struct dev *disk, const struct owner_options *who)
+{
+    AUTO(dev_closep) struct dev *port = port_new(disk);
+    struct format_spec spec = spec_for(false);
+
+    heard[0] = '\0';
+    spec.uuid[5] = 5;
+    spec.owner = who;
+    return store_format(port, &spec, testseal_plain());
+}
+
+static void
+formatting_takes_the_image_that_was_there(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+    const struct owner_options b_forced = forced(&b);
+    struct owner_record rec;
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    assert_int_equal(format_as(disk, &b), -EBUSY);
+    assert_int_equal(put(s, "f", "two"), 0);
+    assert_int_equal(format_as(disk, &b_forced), 0);
+    assert_int_equal(owner_look(disk, NULL, &rec), 0);
+    assert_true(rec.epoch == 2 && rec.state == OWNER_RELEASED && rec.uuid[5] == 5);
+    assert_int_equal(put(s, "f", "three"), -EIO);
+    store_close(s);
+    /* what has been on a device before is no record, and nothing that anybody owns */
+    damage_record(disk, 0);
+    damage_record(disk, 1);
+    assert_int_equal(format_as(disk, &b), 0);
+    assert_int_equal(owner_look(disk, NULL, &rec), 0);
+    /* and where no owner is kept none is left */
+    assert_int_equal(format_as(disk, NULL), 0);
+    assert_int_equal(owner_look(disk, NULL, &rec), -ENODATA);
+}
+
+/* ---- what a former owner writes late -----------------------------------------------------------
+ */
+
+static void
+collect(void *arg, int r, const char *where, const char *text)
+{
+    (void)r, (void)where;
+    strncat(arg, text, 4000 - strlen(arg));
+}
+
+static void
+a_former_owner_s_late_directory_is_damage(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    const struct store_options degraded = {
+        .read_only = true, .degraded = true, .unlock = testseal_unlock};
+    AUTO_FREE uint8_t *late = malloc(BLOCK_SIZE);
+    struct store *s = must_open(disk, &a);
+    struct check_result res;
+    char found[4096] = "";
+    uint64_t at;
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    at = s->sb.dir_off[s->dir.index]; /* what it will have written there late */
+    faultdev_peek(disk, late, BLOCK_SIZE, at);
+    store_close(s);
+    s = must_open(disk, &b);
+    assert_int_equal(put(s, "f", "two"), 0);
+    assert_int_equal(put(s, "f", "three"), 0);
+    store_close(s);
+    faultdev_poke(disk, late, BLOCK_SIZE, at);
+    must_fail(disk, &b, -EUCLEAN);
+    assert_true(was_said("a former owner (epoch 1) has written a directory after another host took "
+                         "it over (epoch 2)"));
+    assert_int_equal(record_of(disk).state, OWNER_RELEASED);
+    assert_int_equal(check_image(disk, testseal_unlock, NULL, collect, found, &res), -EUCLEAN);
+    assert_non_null(strstr(found, "written by a former owner"));
+    assert_int_equal(store_open(&s, port_new(disk), &degraded), 0);
+    assert_true(holds(s, "f", "three") || holds(s, "f", "two"));
+    store_close(s);
+}
+
+static void
+after_a_takeover_each_commit_is_settled_until_all_are_fenced(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct owner_options opt = forced(&b);
+    struct store *s = must_open(disk, &a), *other = must_open(disk, &opt);
+
+    (void)state;
+    assert_true(other->mark.guarded);
+    assert_int_equal(put(other, "f", "one"), 0);
+    assert_true(other->dir.clean && other->dir.owner.guarded);
+    store_close(s);
+    store_close(other);
+    s = must_open(disk, &a); /* it stays, through all takings, */
+    assert_true(s->mark.guarded);
+    assert_int_equal(put(s, "f", "two"), 0);
+    assert_true(s->dir.clean);
+    store_close(s);
+    opt = b;
+    opt.fenced = true;
+    s = must_open(disk, &opt); /* until somebody knows better */
+    assert_false(s->mark.guarded);
+    assert_int_equal(put(s, "f", "three"), 0);
+    assert_true(!s->dir.clean && !s->dir.owner.guarded);
+    store_close(s);
+    s = must_open(disk, &a);
+    assert_false(s->mark.guarded);
+    store_close(s);
+}
+
+static void
+a_device_that_was_found_again_must_be_ours(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO(store_closep) struct store *s = must_open(disk, &a);
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    assert_int_equal(store_witness(s, s->dev), 0);
+    steal_record((struct port *)s->dev);
+    assert_int_equal(store_witness(s, s->dev), -EBUSY);
+    taker = NULL;
+}
+
 #define T(name) cmocka_unit_test(name)
 
 int
@@ -740,6 +1130,19 @@ main(void)
         T(a_record_of_another_image_or_a_newer_version_is_not_passed_over),
         T(directories_say_whose_they_are_before_anything_changes),
         T(a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile),
+        T(of_two_that_take_it_at_once_one_at_most_goes_on),
+        T(a_host_without_an_id_owns_nothing),
+        T(records_are_kept_where_they_should_be),
+        T(readers_look_at_no_records),
+        T(records_that_cannot_be_read_end_writing),
+        T(who_has_met_a_failure_releases_nothing),
+        T(whatever_changes_an_image_asks_whose_it_is),
+        T(an_image_that_is_let_go_is_anybody_s),
+        T(a_snapshot_has_no_owner),
+        T(formatting_takes_the_image_that_was_there),
+        T(a_former_owner_s_late_directory_is_damage),
+        T(after_a_takeover_each_commit_is_settled_until_all_are_fenced),
+        T(a_device_that_was_found_again_must_be_ours),
     };
 
     cmocka_set_message_output(CM_OUTPUT_TAP);
