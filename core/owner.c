@@ -16,6 +16,7 @@ struct ownership {
     struct owner_options opt;
     struct dev *dev;
     bool held, was_owned, was_forced;
+    bool fenced; /* so it was said of this taking */
     unsigned at; /* which of the two is ours */
     struct owner_record mine;
     uint8_t *known; /* both records as they must be */
@@ -184,7 +185,7 @@ owner_was_owned(const struct ownership *o)
 bool
 owner_must_guard(const struct ownership *o, bool before)
 {
-    return (o->mine.guarded || before) && !o->opt.fenced;
+    return (o->mine.guarded || before) && !o->fenced;
 }
 
 void
@@ -363,8 +364,8 @@ next_claim(const struct ownership *o, const uint8_t uuid[UUID_SIZE], const struc
         .sequence = f->rec.sequence + step,
         .epoch = f->rec.epoch + step,
         .state = OWNER_CLAIMED,
-        .guarded = !o->opt.fenced && (o->was_forced || f->rec.guarded),
-        .floor = o->opt.fenced ? 0 : f->rec.floor,
+        .guarded = !o->fenced && (o->was_forced || f->rec.guarded),
+        .floor = o->fenced ? 0 : f->rec.floor,
         .time = time(NULL),
     };
     memcpy(rec->uuid, uuid, UUID_SIZE);
@@ -418,6 +419,7 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
     if (r < 0)
         return r;
     o->was_forced = any_is_bad(&f) || is_other_host(o, &f);
+    o->fenced = o->opt.fenced;
     o->was_owned = o->was_forced || (f.rec.epoch != 0 && f.rec.state != OWNER_RELEASED);
     r = next_claim(o, uuid, &f, &rec);
     if (r < 0)
@@ -433,6 +435,8 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
     if (r == -EBUSY)
         return report(r, "%s: another host is taking it at the same time: try again", d->name);
     o->held = r == 0;
+    if (o->held)
+        o->opt.takeover = o->opt.fenced = false; /* said of this one */
     return r;
 }
 

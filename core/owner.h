@@ -37,6 +37,7 @@ struct owner_options {
     uint8_t host_id[HOST_ID_SIZE]; /* zero: not known, and then nothing can be owned */
     uint8_t boot_id[HOST_ID_SIZE];
     char host_name[HOST_NAME_SIZE + 1];
+    /* Of the first taking only: */
     bool takeover;    /* take it from another host, or whatever the records say */
     bool fenced;      /* no former owner can write any more: do without what guards against it */
     unsigned wait_ms; /* how long to wait for another host to release it */

@@ -640,6 +640,31 @@ a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one(void **state)
     }
 }
 
+/* Also where nobody was overtaken, as far as the records tell. */
+static void
+a_directory_of_another_taking_beside_a_newer_one_is_damage(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO_FREE uint8_t *old = dev_alloc(BLOCK_SIZE);
+    struct store *s = must_open(disk, &a);
+    const uint64_t places[] = {s->sb.dir_off[0], s->sb.dir_off[1]};
+    unsigned newest;
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    store_close(s);
+    s = must_open(disk, &b);
+    assert_int_equal(dev_pread(disk, old, BLOCK_SIZE, places[1 - s->dir.index]), 0);
+    newest = s->dir.index;
+    assert_int_equal(put(s, "f", "two"), 0); /* after two directories without it */
+    assert_int_equal(put(s, "f", "three"), 0);
+    assert_int_equal(s->dir.index, newest);
+    store_close(s);
+    faultdev_poke(disk, old, BLOCK_SIZE, places[1 - newest]);
+    must_fail(disk, &b, -EUCLEAN);
+    assert_true(was_said("a former owner (epoch 1) has written a directory"));
+}
+
 static void
 a_record_of_another_image_or_a_newer_version_is_not_passed_over(void **state)
 {
@@ -695,6 +720,45 @@ take_over_now(struct port *p)
     const struct owner_options b_forced = forced(&b);
 
     taker = must_open(p->disk, &b_forced);
+}
+
+static void
+take_now(struct port *p)
+{
+    taker = must_open(p->disk, &b);
+}
+
+/* Whoever waits for the image may be there before we know that we have let it go. */
+static void
+an_image_that_is_taken_at_once_was_released(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+    struct port *p = (struct port *)s->dev;
+
+    (void)state;
+    p->after_sync = take_now;
+    assert_int_equal(store_release(s, false), 0);
+    assert_int_equal(put(taker, "f", "one"), 0);
+    store_close(steal(&taker));
+    assert_int_equal(store_take(s, 0), -ESTALE);
+    store_close(s);
+}
+
+static void
+an_image_that_cannot_be_released_is_not_written_either(void **state)
+{
+    const struct owner_options b_forced = forced(&b);
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+
+    (void)state;
+    taker = must_open(disk, &b_forced);
+    assert_int_equal(store_release(s, false), -EBUSY);
+    assert_int_equal(put(s, "f", "one"), -EROFS);
+    store_close(s);
+    assert_int_equal(put(taker, "f", "two"), 0);
+    store_close(steal(&taker));
 }
 
 static void
@@ -1127,8 +1191,11 @@ main(void)
         T(an_image_that_several_took_at_once_is_nobody_s),
         T(a_takeover_that_was_cut_short_is_still_one),
         T(a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one),
+        T(a_directory_of_another_taking_beside_a_newer_one_is_damage),
         T(a_record_of_another_image_or_a_newer_version_is_not_passed_over),
         T(directories_say_whose_they_are_before_anything_changes),
+        T(an_image_that_is_taken_at_once_was_released),
+        T(an_image_that_cannot_be_released_is_not_written_either),
         T(a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile),
         T(of_two_that_take_it_at_once_one_at_most_goes_on),
         T(a_host_without_an_id_owns_nothing),

@@ -64,6 +64,7 @@ static struct {
     struct turn turns[STEPS];
     unsigned n_turns, turn, left;
     bool free; /* no plan: operations do not switch */
+    bool cuts; /* look after each write, too */
     sem_t over;
     enum fencing fencing;
     unsigned parent[NUMBERS], numbers;
@@ -118,7 +119,7 @@ tell(const struct host *h, unsigned number)
 /* ---- what an opener would read -----------------------------------------------------------------
  */
 
-static const struct slot_class some_slots[] = {{2, 8192}};
+static const struct slot_class some_slots[] = {{3, 8192}};
 
 static void
 fill(uint8_t *buf, unsigned number)
@@ -172,12 +173,18 @@ look_at(struct dev *disk)
         wrong("G2: damage, and nobody was overtaken while it was writing");
 }
 
+/* @last: of all that was not flushed one sector of the last write is left; else as chance will have
+ * it.
+ */
 static void
-look_after_a_power_cut(void)
+look_after_a_power_cut(bool last)
 {
-    uint8_t masks[256];
+    size_t n = faultdev_pending(world.disk);
+    uint8_t masks[256] = {0};
 
-    for (size_t i = 0; i < faultdev_pending(world.disk); i++)
+    if (last && n > 0)
+        masks[n - 1] = 1;
+    for (size_t i = 0; !last && i < n; i++)
         masks[i] = draw(3) ? (draw(2) ? WHOLE : 0) : (uint8_t)draw(256);
     look_at(faultdev_cut(world.disk, masks));
 }
@@ -193,7 +200,7 @@ next_turn(const struct host *from)
 
     look_at(faultdev_fork(world.disk));
     if (draw(4) == 0)
-        look_after_a_power_cut();
+        look_after_a_power_cut(false);
     while (!to && world.turn < world.n_turns) {
         const struct turn *t = &world.turns[world.turn++];
 
@@ -305,7 +312,10 @@ port_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
         kill_host(h);
         return draw(2) ? -EIO : write_torn(buf, n, off);
     }
-    return world.disk->ops->pwrite(world.disk, buf, n, off);
+    world.disk->ops->pwrite(world.disk, buf, n, off);
+    if (world.cuts)
+        look_after_a_power_cut(true);
+    return 0;
 }
 
 static int
@@ -470,6 +480,7 @@ live(void *arg)
 struct scene {
     const char *name, *before, *scripts[HOSTS];
     enum fencing fencing;
+    bool cuts;
 };
 
 static struct dev *blank_disk; /* with one file, of number 0 */
@@ -486,6 +497,7 @@ make_disk(void)
                        .data = buf,
                        .len = CONTENT,
                        .attr = {.mode = 0600}};
+    char name[256] = "";
     struct superblock sb;
     struct dev *d;
     struct store *s;
@@ -495,9 +507,13 @@ make_disk(void)
     assert_int_equal(store_format(d, &spec, testseal_plain()), 0);
     assert_int_equal(store_open(&s, d, &opt), 0);
     fill(buf, 0);
-    assert_int_equal(store_slot_take(s, CONTENT, "f", &c.slot), 0);
-    c.id = store_new_id(s);
-    assert_int_equal(store_commit(s, &c, 1, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        memset(name, 'x', 250); /* so that the entry of the other one is in another sector than */
+        c.name = i == 0 ? name : "f"; /* the directory's header */
+        assert_int_equal(store_slot_take(s, CONTENT, c.name, &c.slot), 0);
+        c.id = store_new_id(s);
+        assert_int_equal(store_commit(s, &c, 1, NULL), 0);
+    }
     assert_int_equal(store_settle(s), 0);
     blank_disk = faultdev_fork(d);
     store_close(s);
@@ -528,6 +544,7 @@ begin(const struct scene *sc)
     for (const char *what = sc->before; *what; what++)
         do_one(&world.hosts[0], *what);
     world.free = false;
+    world.cuts = sc->cuts;
 }
 
 static void
@@ -562,7 +579,7 @@ run(const struct scene *sc, const struct turn *turns, unsigned n, unsigned *oper
         sem_destroy(&world.hosts[i].go);
     }
     look_at(faultdev_fork(world.disk));
-    look_after_a_power_cut();
+    look_after_a_power_cut(false);
     dev_close(world.disk);
     sem_destroy(&world.over);
     runs++;
@@ -626,17 +643,36 @@ a_host_is_overtaken_at_any_moment(void **state)
 {
     (void)state;
     for (int f = NOT_FENCED; f <= FENCED_AND_TOLD; f++) {
-        const struct scene sc = {"takeover", "op", {"pc", "Opc"}, (enum fencing)f};
+        const struct scene sc = {"takeover", "op", {"pc", "Opc"}, (enum fencing)f, false};
 
         try_all(&sc);
     }
     say_how_many();
 }
 
+/* A former owner may have written, and not flushed, what a taker reads, and then writes over what
+ * was before. */
+static void
+what_was_read_outlives_a_power_cut(void **state)
+{
+    const struct scene sc = {"power cut", "op", {"pc", "Opc"}, NOT_FENCED, true};
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned j = 1; j < 16; j++)
+            for (unsigned k = 0; k < 5; k++) {
+                const struct turn turns[] = {
+                    {0, i, false}, {1, j, false}, {0, k, false}, {1, FOR_GOOD, false}};
+
+                run(&sc, turns, 4, NULL);
+            }
+    say_how_many();
+}
+
 static void
 two_hosts_take_what_is_free_at_once(void **state)
 {
-    const struct scene sc = {"at once", "", {"opc", "opc"}, NOT_FENCED};
+    const struct scene sc = {"at once", "", {"opc", "opc"}, NOT_FENCED, false};
 
     (void)state;
     try_all(&sc);
@@ -646,7 +682,7 @@ two_hosts_take_what_is_free_at_once(void **state)
 static void
 an_image_goes_to_another_host_and_is_taken_back(void **state)
 {
-    const struct scene sc = {"hand-over", "op", {"rtp", "op"}, NOT_FENCED};
+    const struct scene sc = {"hand-over", "op", {"rtp", "op"}, NOT_FENCED, false};
 
     (void)state;
     try_all(&sc);
@@ -698,6 +734,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         T(a_host_is_overtaken_at_any_moment),
+        T(what_was_read_outlives_a_power_cut),
         T(two_hosts_take_what_is_free_at_once),
         T(an_image_goes_to_another_host_and_is_taken_back),
         T(hosts_do_what_they_like),
