@@ -94,7 +94,7 @@ open_and_settle(struct dev **d, struct options *o)
         .repair = true,
         .unlock = keys_unlock,
         .unlock_arg = &o->key,
-        .owner = owner_from_options(o),
+        .owner = owner_from_options(o, o->args[0]),
     };
     struct store *s;
     int r = anchor_from_options(&anchor, o, false);

@@ -823,7 +823,7 @@ int
 cmd_doctor(struct options *o)
 {
     AUTO(doctor_fini)
-    struct doctor d = {.json = o->json, .look_result = -EAGAIN, .self = owner_from_options(o)};
+    struct doctor d = {.json = o->json, .look_result = -EAGAIN};
     int r = find_patient(&d, o->args[0]);
 
     if (r == 0)
@@ -835,6 +835,7 @@ cmd_doctor(struct options *o)
         look_at_image(&d);
     }
     replace(&d.key_file, o->key.file);
+    d.self = owner_from_options(o, d.image ? d.image : "");
     d.checks = o->json ? json_object_new_array() : NULL;
     run_checks(&d);
     if (o->json)

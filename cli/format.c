@@ -142,6 +142,6 @@ cmd_format(struct options *o)
     if (r < 0)
         return finding_exit_code(r);
     spec->root = root_attr();
-    spec->owner = owner_from_options(o);
+    spec->owner = owner_from_options(o, o->args[0]);
     return finding_exit_code(format_device(o->args[0], o, spec));
 }

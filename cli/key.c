@@ -56,7 +56,7 @@ static int
 keyring_open(struct keyring *k, struct options *o, bool with_new)
 {
     struct store_options opt = {
-        .unlock = keys_unlock, .unlock_arg = &o->key, .owner = owner_from_options(o)};
+        .unlock = keys_unlock, .unlock_arg = &o->key, .owner = owner_from_options(o, o->args[1])};
     int r = keys_read(&o->key, false);
 
     if (r == 0 && with_new)

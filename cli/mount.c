@@ -252,7 +252,7 @@ open_once(struct mount *m)
         .unlock = keys_unlock,
         .unlock_arg = &m->o->key,
         .accept_rollback = m->o->accept_rollback,
-        .owner = owner_from_options(m->o),
+        .owner = owner_from_options(m->o, m->image),
     };
     AUTO(dev_closep) struct dev *dev = NULL;
     int r = dev_open(&dev, m->image,

@@ -10,7 +10,7 @@ open_image(struct open_image *image, struct options *o, const char *path, bool r
         .read_only = read_only,
         .unlock = keys_unlock,
         .unlock_arg = &o->key,
-        .owner = owner_from_options(o),
+        .owner = owner_from_options(o, path),
     };
     int r = keys_read(&o->key, false);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/owner.h"
+#include "base/bytes.h"
 #include "base/scope.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -37,8 +38,41 @@ read_line(char *buf, size_t size, const char *path)
     return *buf != '\0';
 }
 
+static void
+identify_host(struct owner_options *w, const char *given)
+{
+    char line[256];
+
+    if (given) {
+        hash_id(w->host_id, "named host", given);
+        snprintf(w->host_name, sizeof w->host_name, "%s", given);
+        return;
+    }
+    if (gethostname(w->host_name, sizeof w->host_name - 1) < 0)
+        w->host_name[0] = '\0';
+    /* An image in which this is being set up says "uninitialized". */
+    if (read_line(line, sizeof line, "/etc/machine-id") && strcmp(line, "uninitialized") != 0)
+        hash_id(w->host_id, "host", line);
+}
+
+/* Where no lock tells that nobody of this host but us has an image, it is not ours to take. */
+static void
+identify_user(struct owner_options *w, unsigned uid)
+{
+    char text[2 * HOST_ID_SIZE + 16], host[HOST_NAME_SIZE - 20];
+    int n = snprintf(text, sizeof text, "%u of ", uid);
+
+    if (bytes_are_zero(w->host_id, HOST_ID_SIZE))
+        return;
+    for (int i = 0; i < HOST_ID_SIZE; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%02x", w->host_id[i]);
+    hash_id(w->host_id, "user", text);
+    snprintf(host, sizeof host, "%.*s", (int)sizeof host - 1, w->host_name);
+    snprintf(w->host_name, sizeof w->host_name, "%s, user %u", host, uid);
+}
+
 const struct owner_options *
-owner_from_options(struct options *o)
+owner_from_options(struct options *o, const char *image)
 {
     struct owner_options *w = &o->owner;
     char line[256];
@@ -46,16 +80,9 @@ owner_from_options(struct options *o)
     w->wait_ms = RELEASE_WAIT_MS;
     if (read_line(line, sizeof line, "/proc/sys/kernel/random/boot_id"))
         hash_id(w->boot_id, "boot", line);
-    if (o->host_id) {
-        hash_id(w->host_id, "named host", o->host_id);
-        snprintf(w->host_name, sizeof w->host_name, "%s", o->host_id);
-        return w;
-    }
-    if (gethostname(w->host_name, sizeof w->host_name - 1) < 0)
-        w->host_name[0] = '\0';
-    /* An image in which this is being set up says "uninitialized". */
-    if (read_line(line, sizeof line, "/etc/machine-id") && strcmp(line, "uninitialized") != 0)
-        hash_id(w->host_id, "host", line);
+    identify_host(w, o->host_id);
+    if (!dev_is_path(image) && geteuid() != 0) /* core/dev_nbd.h: the lock is root's, or a user's */
+        identify_user(w, geteuid());
     return w;
 }
 

@@ -5,8 +5,8 @@
 
 #include "cli/options.h"
 
-/* Who we are, for store_open() and store_format().  Stays @o's. */
-const struct owner_options *owner_from_options(struct options *o);
+/* Who we are to the image called @image, for store_open() and store_format().  Stays @o's. */
+const struct owner_options *owner_from_options(struct options *o, const char *image);
 
 /* "this host since ..., epoch 3", or why that cannot be told: for people. */
 enum { OWNER_TEXT = 160 };

@@ -389,10 +389,19 @@ is "without a warning on this host" "$(cat "$ERR")" ""
 check "TCP: mounts by name" mounted "nbd://localhost:$port/" mnt
 echo tcp >mnt/f
 check_exit 11 "TCP: a second mount is refused, by whatever name" "$VNVRAM" mount "nbd://127.0.0.1:$port" mnt2
+chmod 711 "$TMP"
+theirs=$(program_for_all)
+nobody() {
+    setpriv --reuid 65534 --regid 65534 --clear-groups env -u XDG_RUNTIME_DIR "$theirs" reserve "$@"
+}
+check_exit 11 "TCP: nor is another user's writer let in" nobody "nbd://127.0.0.1:$port" kept 100
+matches "whatever keeps no lock" "$ERR" 'in use by host'
 end -KILL
 tcp
 check "TCP: connects again" put mnt/f again
 check "TCP: unmounts" unmounted "nbd://localhost:$port"
+check "TCP: then another user may have it" nobody "nbd://127.0.0.1:$port" kept 100
+is "TCP: and was it" "$("$VNVRAM" info "nbd://127.0.0.1:$port" | grep -o ', user 65534" released')" ', user 65534" released'
 end
 check "a warning where others can listen" sh -c '
     ip=$(hostname -I 2>/dev/null | cut -d" " -f1)
