@@ -505,6 +505,7 @@ letting_go_is_waited_for(void **state)
     must_fail(disk, &patient, -EBUSY);
     clock_gettime(CLOCK_MONOTONIC, &to);
     assert_true((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 >= 120);
+    assert_int_equal(put(s, "f", "one"), 0);
 }
 
 static void
