@@ -165,6 +165,7 @@ commit_begin(struct store *s)
     enum dev_news news = dev_begin(s->dev);
 
     pthread_mutex_lock(&s->lock);
+    s->dev->guard_asked = false; /* for a commit that did not come to its flush, maybe long ago */
     s->unsure |= news == DEV_UNKNOWN;
     if (news != DEV_NO_NEWS)
         places_forget(s);

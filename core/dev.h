@@ -65,7 +65,7 @@ struct dev {
     void *witness_arg;
     dev_guard_fn *guard; /* NULL: nobody forbids anything */
     void *guard_arg;
-    bool guard_asked; /* since the last flush */
+    bool guard_asked; /* since the last flush, or since a commit began */
 };
 
 /* Checked wrappers.  dev_pread and dev_pwrite report() a failure once, with the name and the

@@ -957,6 +957,9 @@ enum {
     OWN_END = OWN_NAME + HOST_NAME_SIZE,
 };
 
+/* No host gets there; from here on there is always a next one. */
+static const uint64_t own_count_max = INT64_MAX;
+
 static bool
 is_printable(uint8_t c)
 {
@@ -1011,7 +1014,9 @@ owner_record_decode(struct owner_record *rec, const uint8_t *block)
         block[OWN_GUARDED] > 1 || load_le64(block + OWN_FLOOR) > load_le64(block + OWN_EPOCH) ||
         !bytes_are_zero(block + OWN_ZERO3, OWN_NAME - OWN_ZERO3) ||
         !host_name_ok(block + OWN_NAME) || !bytes_are_zero(block + OWN_END, BLOCK_SIZE - OWN_END) ||
-        load_le64(block + OWN_SEQUENCE) == 0 || load_le64(block + OWN_EPOCH) == 0)
+        load_le64(block + OWN_SEQUENCE) == 0 || load_le64(block + OWN_EPOCH) == 0 ||
+        load_le64(block + OWN_SEQUENCE) > own_count_max ||
+        load_le64(block + OWN_EPOCH) > own_count_max)
         return -EUCLEAN;
     *rec = (struct owner_record){
         .sequence = load_le64(block + OWN_SEQUENCE),

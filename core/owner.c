@@ -411,14 +411,16 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
     if (bytes_are_zero(o->opt.host_id, HOST_ID_SIZE))
         return report(-EINVAL,
                       "%s: this host has no /etc/machine-id by which it could own an image: give "
-                      "it a name by host_id",
+                      "it a name of its own, \"-o host_id=NAME\" (other commands: --host-id), or "
+                      "do without an owner, \"-o owner_record=off\" (--owner-record)",
                       d->name);
     r = find_free(o, d, anew ? NULL : uuid, &f);
     if (r == 0)
         r = judge(o, d, &f, anew);
     if (r < 0)
         return r;
-    o->was_forced = any_is_bad(&f) || is_other_host(o, &f);
+    /* What no image has been made of yet holds no owner's records, but anything. */
+    o->was_forced = (any_is_bad(&f) && !anew) || is_other_host(o, &f);
     o->fenced = o->opt.fenced;
     o->was_owned = o->was_forced || (f.rec.epoch != 0 && f.rec.state != OWNER_RELEASED);
     r = next_claim(o, uuid, &f, &rec);

@@ -406,10 +406,52 @@ fields_out_of_range_are_damage_and_newer_versions_unsupported(void **state)
     none.sequence = 0;
     owner_record_encode(&none, block);
     assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+    none.sequence = INT64_MAX;
+    owner_record_encode(&none, block);
+    assert_int_equal(owner_record_decode(&back, block), 0);
+    none.sequence++;
+    owner_record_encode(&none, block);
+    assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
     none = example;
     none.epoch = 0;
     owner_record_encode(&none, block);
     assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+    none.epoch = (uint64_t)INT64_MAX + 1;
+    owner_record_encode(&none, block);
+    assert_int_equal(owner_record_decode(&back, block), -EUCLEAN);
+}
+
+/* Whoever can write to the medium can demand a takeover, but no more than one. */
+static void
+the_highest_numbers_of_all_lose_nothing(void **state)
+{
+    static const uint64_t most[] = {INT64_MAX, UINT64_MAX};
+    const struct owner_options a_forced = forced(&a);
+
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        AUTO(dev_closep) struct dev *disk = new_disk(false);
+        struct store *s = must_open(disk, &a);
+        struct owner_record rec;
+
+        assert_int_equal(put(s, "f", "one"), 0);
+        store_close(s);
+        rec = record_of(disk);
+        rec.epoch = most[i % 2];
+        rec.sequence = i < 2 ? most[i % 2] : rec.sequence + 1;
+        poke_record(disk, 0, &rec);
+        poke_record(disk, 1, NULL);
+        s = must_open(disk, i % 2 ? &a_forced : &a);
+        assert_int_equal(put(s, "f", "two"), 0);
+        store_close(s);
+        s = must_open(disk, &a_forced);
+        assert_true(holds(s, "f", "two"));
+        assert_int_equal(put(s, "f", "three"), 0);
+        store_close(s);
+        s = must_open(disk, &a);
+        assert_true(holds(s, "f", "three"));
+        store_close(s);
+    }
 }
 
 static void
@@ -721,6 +763,27 @@ take_over_now(struct port *p)
     const struct owner_options b_forced = forced(&b);
 
     taker = must_open(p->disk, &b_forced);
+}
+
+/* A commit that ran out of memory halfway has asked, but has not come to a flush. */
+static void
+each_commit_asks_before_it_writes(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    AUTO_FREE uint8_t *block = dev_alloc(BLOCK_SIZE);
+    const struct owner_options b_forced = forced(&b);
+    struct store *s = must_open(disk, &a);
+    struct port *p = (struct port *)s->dev;
+    unsigned long writes;
+
+    (void)state;
+    assert_int_equal(put(s, "f", "one"), 0);
+    assert_int_equal(dev_pwrite(s->dev, block, BLOCK_SIZE, disk->size - BLOCK_SIZE), 0);
+    store_close(must_open(disk, &b_forced));
+    writes = p->writes;
+    assert_int_equal(put(s, "f", "two"), -EIO);
+    assert_int_equal(p->writes, writes);
+    store_close(s);
 }
 
 static void
@@ -1081,6 +1144,7 @@ formatting_takes_the_image_that_was_there(void **state)
     damage_record(disk, 1);
     assert_int_equal(format_as(disk, &b), 0);
     assert_int_equal(owner_look(disk, NULL, &rec), 0);
+    assert_false(rec.guarded);
     /* and where no owner is kept none is left */
     assert_int_equal(format_as(disk, NULL), 0);
     assert_int_equal(owner_look(disk, NULL, &rec), -ENODATA);
@@ -1182,6 +1246,7 @@ main(void)
         T(a_record_survives_the_round_trip),
         T(a_blank_block_is_no_record_and_every_flipped_bit_is_damage),
         T(fields_out_of_range_are_damage_and_newer_versions_unsupported),
+        T(the_highest_numbers_of_all_lose_nothing),
         T(a_name_is_printable_whatever_the_host_is_called),
         T(who_opens_owns_and_who_closes_releases),
         T(an_image_that_nobody_changed_is_as_it_was_but_for_the_records),
@@ -1197,6 +1262,7 @@ main(void)
         T(directories_say_whose_they_are_before_anything_changes),
         T(an_image_that_is_taken_at_once_was_released),
         T(an_image_that_cannot_be_released_is_not_written_either),
+        T(each_commit_asks_before_it_writes),
         T(a_commit_is_not_acknowledged_when_it_was_taken_over_meanwhile),
         T(of_two_that_take_it_at_once_one_at_most_goes_on),
         T(a_host_without_an_id_owns_nothing),
