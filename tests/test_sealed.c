@@ -228,10 +228,11 @@ make_older(struct image *im, struct key_options *key)
 /* ---- where is what -----------------------------------------------------------------------------
  */
 
-enum kind { UNUSED, SUPERBLOCK, DIRECTORY, CURRENT, PREVIOUS, STALE, N_KINDS };
+enum kind { UNUSED, OWNER, SUPERBLOCK, DIRECTORY, CURRENT, PREVIOUS, STALE, N_KINDS };
 
-static const char *const kind_names[N_KINDS] = {"unused",        "superblocks",    "directories",
-                                                "current banks", "previous banks", "other banks"};
+static const char *const kind_names[N_KINDS] = {"unused",      "owner records", "superblocks",
+                                                "directories", "current banks", "previous banks",
+                                                "other banks"};
 
 struct region {
     enum kind kind;
@@ -291,6 +292,8 @@ map_of(struct image *im, struct key_options *key)
     size_t n;
 
     assert_int_equal(store_list(s, &list, &n), 0);
+    for (unsigned i = 0; i < 2; i++)
+        map_add(&m, OWNER, BLOCK_SIZE * (1 + i), BLOCK_SIZE);
     map_add(&m, SUPERBLOCK, SUPERBLOCK_A, BLOCK_SIZE);
     map_add(&m, SUPERBLOCK, SUPERBLOCK_B, BLOCK_SIZE);
     for (int i = 0; i < 2; i++) {
@@ -322,6 +325,7 @@ struct expected {
 /* A flipped byte, its checksum as it was.  Where a second copy takes over, mounting goes on. */
 static const struct expected when_flipped[N_KINDS] = {
     [UNUSED] = {0, 0},
+    [OWNER] = {0, -EUCLEAN}, /* nobody has asked for one in a file */
     [SUPERBLOCK] = {0, -EUCLEAN},
     [DIRECTORY] = {0, -EUCLEAN}, /* the settled directory and the one before tell the same */
     [CURRENT] = {-EUCLEAN, -EUCLEAN},
@@ -332,6 +336,7 @@ static const struct expected when_flipped[N_KINDS] = {
 /* A flipped byte, its checksum made right: only somebody without the key does that. */
 static const struct expected when_forged[N_KINDS] = {
     [UNUSED] = {0, 0},
+    [OWNER] = {0, -EUCLEAN},
     [SUPERBLOCK] = {-EBADMSG, -EBADMSG},
     [DIRECTORY] = {-EBADMSG, -EBADMSG},
     [CURRENT] = {-EBADMSG, -EBADMSG},
