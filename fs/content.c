@@ -41,7 +41,7 @@ node_load(struct nodes *ns, struct node *n)
     return 0;
 }
 
-/* Whether nobody seems to have the unlinked file open any more. */
+/* Whether nobody seems to have the unlinked file, or the draft, open any more. */
 static bool
 is_closing(const struct node *n)
 {
@@ -57,7 +57,8 @@ slot_may_come(const struct nodes *ns, uint64_t size)
     for (size_t i = 0; i < ns->n_ids; i++) {
         const struct node *n = ns->by_id[i];
 
-        if (!n->name && n->slot != SLOT_NONE && node_capacity(ns, n) >= size && is_closing(n))
+        if (!node_is_kept(n) && n->slot != SLOT_NONE && node_capacity(ns, n) >= size &&
+            is_closing(n))
             return true;
     }
     return ns->dropping > 0;

@@ -920,6 +920,7 @@ node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags)
 {
     AUTO_FREE char *name = strdup(to);
     bool exchange = flags & RENAME_EXCHANGE;
+    uint32_t slot = SLOT_NONE;
     struct timespec now;
     struct node *a, *b;
     int r = check_name(to);
@@ -944,8 +945,10 @@ node_rename(struct nodes *ns, const char *from, const char *to, unsigned flags)
     a->pins--;
     if (b)
         b->pins--;
-    node_retire(ns, a);
+    if (b)
+        slot = node_retire(ns, a); /* a draft that was closed, and could not be renamed */
     retire_and_unlock(ns, b ? b : a, true);
+    nodes_drop_slot(ns, slot);
     return r;
 }
 

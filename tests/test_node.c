@@ -917,6 +917,28 @@ a_draft_is_gone_with_its_last_handle(void **state)
 }
 
 static void
+a_slot_that_a_closed_draft_is_about_to_give_back_is_waited_for(void **state)
+{
+    struct handle *draft, *h;
+    pthread_t closer;
+
+    (void)state;
+    h = create("a", O_RDWR);
+    fill(h, LARGE, 'a');
+    finish(h);
+    draft = create(DRAFT_PREFIX "1", O_RDWR);
+    fill(draft, LARGE, 'b');
+    h = create("c", O_RDWR);
+    assert_int_equal(write_at(h, "c", SMALL), -ENOSPC);
+    assert_int_equal(node_flush(ns, draft), 0);
+    assert_int_equal(pthread_create(&closer, NULL, release_main, draft), 0);
+    assert_int_equal(write_at(h, "c", SMALL), 0);
+    assert_int_equal(pthread_join(closer, NULL), 0);
+    finish(h);
+    assert_int_equal(slots_used(), 2);
+}
+
+static void
 a_draft_becomes_a_file_by_a_rename(void **state)
 {
     struct attr_change ch = {.set = SET_MODE | SET_SIZE, .mode = 0640, .size = 3};
@@ -1792,6 +1814,7 @@ static const struct CMUnitTest tests[] = {
     CASE(fallocate_grows_reserves_and_zeroes),
     CASE(rename_is_one_commit_that_carries_the_renamed_files_bytes),
     CASE(a_draft_is_gone_with_its_last_handle),
+    CASE(a_slot_that_a_closed_draft_is_about_to_give_back_is_waited_for),
     CASE(a_draft_becomes_a_file_by_a_rename),
     CASE(rename_leaves_the_displaced_file_to_who_has_it_open),
     CASE(rename_does_not_carry_the_displaced_files_bytes),
