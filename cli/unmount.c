@@ -408,13 +408,24 @@ ask_daemon(const struct target *t)
     return 0;
 }
 
+/* Somebody else may have unmounted it meanwhile, and what lies beneath is not ours. */
+static bool
+is_there(const struct target *t)
+{
+    struct mount_entry m = {0};
+    bool there = mountinfo_find(&m, t->mount.dir) == 0 && m.dev == t->mount.dev;
+
+    mount_entry_fini(&m);
+    return there;
+}
+
 /* Without privilege, or where the TPM's process keeps the mount busy, the daemon has to do it; and
- * only when nobody would lose a file.  -EAGAIN: somebody uses
- * the mount; the @last time that is said. */
+ * only when nobody would lose a file.  -EAGAIN: somebody uses the mount; the @last time that is
+ * said. */
 static int
 try_to_unmount(const struct target *t, bool last)
 {
-    int r = umount2(t->mount.dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+    int r = is_there(t) && umount2(t->mount.dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
     struct users u;
 
     if (r == 0)
@@ -470,11 +481,7 @@ unmount_by_force(const struct target *t)
 static int
 clear_dead(const struct target *t)
 {
-    struct mount_entry m = {0};
-    bool there = mountinfo_find(&m, t->mount.dir) == 0 && m.dev == t->mount.dev;
-
-    mount_entry_fini(&m);
-    return there && mountinfo_is_dead(t->mount.dir) ? detach(t) : 0;
+    return is_there(t) && mountinfo_is_dead(t->mount.dir) ? detach(t) : 0;
 }
 
 int

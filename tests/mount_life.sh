@@ -32,6 +32,10 @@ is_gone() {
     ! grep -qs '^State:.[^ZX]' "/proc/$1/status"
 }
 
+has_pidfd() {
+    readlink /proc/"$1"/fd/* | grep -q 'pidfd'
+}
+
 # ---- how it begins --------------------------------------------------------------------------------
 
 check "mount returns" mounted "$img" "$dir"
@@ -220,6 +224,22 @@ mounted "$img" "$dir"
 sleep 0.3 <"$dir/.vnvram/status" &
 check "unmount waits for whoever only takes a look" "$VNVRAM" unmount "$dir"
 wait $!
+
+# The daemon is told to end while unmount waits; what was mounted beneath is not unmount's business.
+mount -t tmpfs beneath "$dir"
+mounted "$img" "$dir"
+pid=$(pid_of "$dir")
+exec 8<"$dir/.vnvram/status"
+"$VNVRAM" unmount "$dir" 8<&- &
+waits=$!
+check "unmount has found the daemon" wait_until 10 has_pidfd "$waits"
+kill "$pid"
+wait_until 5 is_not_mounted "$dir"
+exec 8<&-
+wait "$waits"
+is "unmount is content when somebody else was faster" $? 0
+is "and leaves alone what lies beneath" "$(findmnt -no SOURCE "$dir")" beneath
+umount "$dir"
 
 mounted "$img" "$dir"
 exec 8<"$dir/file"
