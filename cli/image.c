@@ -37,7 +37,8 @@ image_advise(const char *path, int r)
          "key"},
         {-EPROTONOSUPPORT, "use the version of vnvram that made it, or a newer one"},
         {-ERANGE, "restore it whole from a backup: a copy must have every byte"},
-        {-EBUSY, "unmount it (\"vnvram unmount\"), or wait for the command that has it"},
+        {-EBUSY, "unmount it where it is mounted (\"vnvram unmount\"), or wait for the command "
+                 "that has it"},
         {-ESTALE,
          "an older state was put in place of a newer one: find the newest; \"vnvram mount -o "
          "accept_rollback\" takes this one, and what its anchor knew is forgotten"},

@@ -294,13 +294,26 @@ mount_status_number(const struct mount_status *s, const char *name)
     return json_object_object_get_ex(s->answer, name, &v) ? json_object_get_uint64(v) : 0;
 }
 
+/* A text in an object of the answer. */
+static const char *
+text_in(const struct mount_status *s, const char *object, const char *name)
+{
+    struct json_object *o, *v;
+
+    if (!json_object_object_get_ex(s->answer, object, &o) ||
+        !json_object_object_get_ex(o, name, &v))
+        return NULL;
+    return json_object_get_string(v);
+}
+
 const char *
 mount_status_tpm(const struct mount_status *s, const char *name)
 {
-    struct json_object *tpm, *v;
+    return text_in(s, "tpm", name);
+}
 
-    if (!json_object_object_get_ex(s->answer, "tpm", &tpm) ||
-        !json_object_object_get_ex(tpm, name, &v))
-        return NULL;
-    return json_object_get_string(v);
+const char *
+mount_status_owner(const struct mount_status *s, const char *name)
+{
+    return text_in(s, "owner", name);
 }

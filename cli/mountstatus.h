@@ -39,5 +39,7 @@ void mount_status_free(struct mount_status *list, size_t n);
 const char *mount_status_text(const struct mount_status *s, const char *name);
 uint64_t mount_status_number(const struct mount_status *s, const char *name);
 const char *mount_status_tpm(const struct mount_status *s, const char *name);
+/* The same of what the daemon knows of the image's owner; NULL where none is kept. */
+const char *mount_status_owner(const struct mount_status *s, const char *name);
 
 #endif

@@ -13,6 +13,7 @@ static void
 print_text(const struct mount_status *s)
 {
     const char *tpm = mount_status_tpm(s, "version"), *why = mount_status_text(s, "read_only_why");
+    const char *owner = mount_status_owner(s, "host");
 
     printf("%-10s  ", mount_health_name(s->health));
     print_escaped(s->mount.dir);
@@ -27,6 +28,11 @@ print_text(const struct mount_status *s)
         print_escaped(tpm);
         putchar(' ');
         print_escaped(mount_status_tpm(s, "state") ?: "?");
+    }
+    if (owner) {
+        printf(", owner \"");
+        print_escaped(owner);
+        printf("\" of epoch %s", mount_status_owner(s, "epoch"));
     }
     if (why) {
         fputs(", ", stdout);
