@@ -437,6 +437,8 @@ key_destroy(struct options *o)
         r = copies_open(&c, o, 0);
     if (r == 0 && o->key.given)
         r = authenticate(&c, o, &slot);
+    if (r == 0) /* of a host that has it mounted it would be gone, too */
+        r = owner_may_take(owner_from_options(o, o->args[1]), c.dev);
     if (r == 0)
         r = overwrite_keyslots(c.dev, &c.sb[c.best]);
     if (r == 0)

@@ -17,6 +17,7 @@ struct check {
     check_sink *sink;
     void *sink_arg;
     struct check_result *res;
+    uint64_t floor; /* of the owner records, or 0 */
 };
 
 static int
@@ -201,12 +202,13 @@ unlock_copies(struct check *c, const struct copies *k, unsigned best, store_unlo
 static int
 check_owner(struct check *c)
 {
-    struct owner_record rec;
+    struct owner_record rec = {0};
     char since[OWNER_TIME_TEXT];
     int r = owner_look(c->d, c->sb.uuid, &rec);
 
     if (r == -ENOMEM)
         return r;
+    c->floor = rec.floor;
     c->res->structures += r == -ENODATA ? 0 : 2;
     if (r == 0 && rec.state != OWNER_RELEASED)
         say(c, 0, "owner records", "host \"%s\" owns it, epoch %" PRIu64 ", since %s",
@@ -258,12 +260,27 @@ free_pair(struct pair *p)
     directory_fini(&p->dir[1]);
 }
 
+/* Then no mount shows it. */
+static bool
+is_below_floor(const struct check *c, const struct directory *dir)
+{
+    return dir->owner.epoch != 0 && dir->owner.epoch < c->floor;
+}
+
 static void
 check_stray(struct check *c, const struct pair *p)
 {
     unsigned newest = p->dir[1].generation > p->dir[0].generation;
 
-    if (p->r[0] == 0 && p->r[1] == 0 && is_stray(&p->dir[newest], &p->dir[1 - newest]))
+    for (unsigned i = 0; i < 2; i++) {
+        if (p->r[i] == 0 && is_below_floor(c, &p->dir[i]))
+            say(c, -EUCLEAN, i == 0 ? "directory 0" : "directory 1",
+                "written by a former owner (epoch %" PRIu64 ") after another host took the image "
+                "over: what was committed last may be lost",
+                p->dir[i].owner.epoch);
+    }
+    if (p->r[0] == 0 && p->r[1] == 0 && !is_below_floor(c, &p->dir[1 - newest]) &&
+        is_stray(&p->dir[newest], &p->dir[1 - newest]))
         say(c, -EUCLEAN, newest ? "directory 0" : "directory 1",
             "written by a former owner after another host took the image over: what was committed "
             "last may be lost; 'vnvram mount -o degraded' serves generation %" PRIu64,
@@ -287,7 +304,7 @@ check_directories(struct check *c, struct pair *p)
             p->r[i] = -ENOKEY;
             say(c, 0, name,
                 "of another volume key: a reseal was interrupted; the next mount settles it");
-        } else if (p->r[i] == -EUCLEAN && p->r[1 - i] == 0) {
+        } else if (p->r[i] == -EUCLEAN && p->r[1 - i] == 0 && !is_below_floor(c, &p->dir[1 - i])) {
             say(c, p->r[i], name,
                 "damaged, or a commit that was cut short; a mount shows generation %" PRIu64,
                 p->dir[1 - i].generation);

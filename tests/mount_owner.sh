@@ -210,4 +210,17 @@ check_exit 11 "file: who asks is refused" "$VNVRAM" mount -o host_id=b,owner_rec
 check "file: who does not is not" mounted file b
 check "file: unmounts" unmounted b
 is "file: and changes nothing of it" "$(info file 's["owner"]["state"], s["owner"]["host"]')" "('owned', 'a')"
+
+# Without its keys the owner would have lost the image.
+printf %064d 1 >key
+chmod 600 key
+check "keys: format" "$VNVRAM" format -o key_file=key sealed
+check "keys: mounts" mounted sealed a -o key_file=key,host_id=a,owner_record=on
+pid=$(status a 's["pid"]')
+kill -9 "$pid"
+wait_until 20 gone "$pid" || fail "keys: the daemon is gone"
+umount -l a
+check_exit 11 "keys: another host does not destroy them" "$VNVRAM" key destroy --force --host-id=b --owner-record=on sealed
+check "keys: they are there" "$VNVRAM" key test -o key_file=key sealed
+check "keys: unless it takes over" "$VNVRAM" key destroy --force --host-id=b --owner-record=on --takeover sealed
 finish

@@ -145,6 +145,13 @@ was_said(const char *what)
     return strstr(heard, what) != NULL;
 }
 
+static void
+collect(void *arg, int r, const char *where, const char *text)
+{
+    (void)r, (void)where;
+    strncat(arg, text, 4000 - strlen(arg));
+}
+
 /* ---- images and hosts --------------------------------------------------------------------------
  */
 
@@ -671,6 +678,8 @@ a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one(void **state)
         AUTO_FREE uint8_t *old = dev_alloc(BLOCK_SIZE);
         struct store *s = must_open(disk, &a);
         const uint64_t at = s->sb.dir_off[i];
+        struct check_result res;
+        char found[4096];
 
         assert_int_equal(put(s, "f", "one"), 0);
         assert_int_equal(dev_pread(disk, old, BLOCK_SIZE, at), 0);
@@ -680,6 +689,10 @@ a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one(void **state)
         store_close(s);
         must_fail(disk, &b, -EUCLEAN);
         assert_true(was_said("a former owner (epoch 1) has written a directory"));
+        found[0] = '\0';
+        assert_int_equal(check_image(disk, testseal_unlock, NULL, collect, found, &res), -EUCLEAN);
+        assert_non_null(strstr(found, "written by a former owner (epoch 1)"));
+        assert_null(strstr(found, "a mount shows"));
     }
 }
 
@@ -1152,13 +1165,6 @@ formatting_takes_the_image_that_was_there(void **state)
 
 /* ---- what a former owner writes late -----------------------------------------------------------
  */
-
-static void
-collect(void *arg, int r, const char *where, const char *text)
-{
-    (void)r, (void)where;
-    strncat(arg, text, 4000 - strlen(arg));
-}
 
 static void
 a_former_owner_s_late_directory_is_damage(void **state)
