@@ -218,11 +218,27 @@ take_locked(struct store *s, unsigned wait_ms)
     return r;
 }
 
+/* Waits for whoever has it, on this host and on others. */
+static int
+take_device(struct store *s, unsigned wait_ms)
+{
+    int r = dev_take(s->dev, wait_ms);
+
+    if (r < 0 || !s->own)
+        return r;
+    r = dev_medium(s->dev, true);
+    if (r == 0)
+        r = owner_wait(s->own, s->dev, s->sb.uuid, wait_ms);
+    if (r < 0)
+        dev_release(s->dev);
+    return r;
+}
+
 /* It waits before it locks: the view is there to be read meanwhile. */
 int
 store_take(struct store *s, unsigned wait_ms)
 {
-    int r = s->place == STORE_HERE ? 0 : dev_take(s->dev, wait_ms);
+    int r = s->place == STORE_HERE ? 0 : take_device(s, wait_ms);
 
     if (s->place == STORE_HERE || r < 0)
         return r;

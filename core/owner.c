@@ -340,17 +340,26 @@ pause_ms(unsigned ms)
 
 /* A host that is letting go may take as long as a daemon needs to end. */
 static int
-find_free(struct ownership *o, struct dev *d, const uint8_t *uuid, struct found *f)
+find_free(struct ownership *o, struct dev *d, const uint8_t *uuid, unsigned wait_ms,
+          struct found *f)
 {
     unsigned waited = 0;
     int r;
 
     while ((r = find(d, o->known, uuid, f)) == 0 && is_other_host(o, f) && !o->opt.takeover &&
-           waited < o->opt.wait_ms) {
+           waited < wait_ms) {
         pause_ms(WAIT_POLL_MS);
         waited += WAIT_POLL_MS;
     }
     return r;
+}
+
+int
+owner_wait(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], unsigned wait_ms)
+{
+    struct found f;
+
+    return find_free(o, d, uuid, wait_ms, &f);
 }
 
 static int
@@ -414,7 +423,7 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
                       "it a name of its own, \"-o host_id=NAME\" (other commands: --host-id), or "
                       "do without an owner, \"-o owner_record=off\" (--owner-record)",
                       d->name);
-    r = find_free(o, d, anew ? NULL : uuid, &f);
+    r = find_free(o, d, anew ? NULL : uuid, o->opt.wait_ms, &f);
     if (r == 0)
         r = judge(o, d, &f, anew);
     if (r < 0)
@@ -463,7 +472,7 @@ owner_may_take(const struct owner_options *opt, struct dev *d)
     if (!owner_is_kept(opt, d))
         return 0;
     o = owner_new(opt);
-    r = o ? find_free(o, d, NULL, &f) : -ENOMEM;
+    r = o ? find_free(o, d, NULL, opt->wait_ms, &f) : -ENOMEM;
     if (r == 0)
         r = judge(o, d, &f, true);
     owner_free(o);

@@ -55,6 +55,9 @@ void owner_free(struct ownership *o); /* writes nothing; NULL is fine */
 /* Whether an image may be made on @d, which may hold another: 0, or reported.  Writes nothing. */
 int owner_may_take(const struct owner_options *opt, struct dev *d);
 
+/* Waits until no other host owns it, @wait_ms at most; owner_take() tells whether one does.  0, or
+ * an I/O error. */
+int owner_wait(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], unsigned wait_ms);
 /* Takes the image @uuid on @d: when this returns 0 the claim is on the medium, and what is read
  * from here on holds all that any former owner has acknowledged.  -EBUSY: another host owns it, or
  * takes it at the same time.  @anew: an image is about to be made there, so damaged records may be

@@ -26,7 +26,9 @@ struct port {
     struct dev dev;
     struct dev *disk;
     void (*before_sync)(struct port *p), (*after_sync)(struct port *p);
-    int syncs_until; /* the hook: at which flush from now, 0 the next */
+    int syncs_until;                 /* the hook: at which flush from now, 0 the next */
+    void (*on_look)(struct port *p); /* before it reads a record */
+    int looks_until;                 /* the same */
     unsigned long writes;
     int fail_records; /* reading this record fails; -1: none, 2: both at once only */
 };
@@ -35,7 +37,12 @@ static int
 port_pread(struct dev *d, void *buf, size_t n, uint64_t off)
 {
     struct port *p = (struct port *)d;
+    void (*hook)(struct port *) = p->on_look;
 
+    if (hook && off == OWNER_RECORDS && p->looks_until-- == 0) {
+        p->on_look = NULL;
+        hook(p);
+    }
     for (int i = 0; i < OWNER_RECORD_COUNT; i++) {
         uint64_t at = OWNER_RECORDS + (uint64_t)i * BLOCK_SIZE;
 
@@ -1096,6 +1103,32 @@ an_image_that_is_let_go_is_anybody_s(void **state)
 }
 
 static void
+let_go_now(struct port *p)
+{
+    (void)p;
+    store_close(steal(&taker));
+}
+
+/* As long as it would be for a daemon of the same host. */
+static void
+who_takes_an_image_waits_for_other_hosts_as_long_as_it_was_told(void **state)
+{
+    AUTO(dev_closep) struct dev *disk = new_disk(false);
+    struct store *s = must_open(disk, &a);
+    struct port *p = (struct port *)s->dev;
+
+    (void)state;
+    assert_int_equal(store_release(s, false), 0);
+    taker = must_open(disk, &b);
+    p->on_look = let_go_now;
+    p->looks_until = 2;
+    assert_int_equal(store_take(s, 10000), 0);
+    assert_null(taker);
+    assert_int_equal(put(s, "f", "one"), 0);
+    store_close(s);
+}
+
+static void
 a_snapshot_has_no_owner(void **state)
 {
     AUTO(dev_closep) struct dev *disk = new_disk(false);
@@ -1278,6 +1311,7 @@ main(void)
         T(who_has_met_a_failure_releases_nothing),
         T(whatever_changes_an_image_asks_whose_it_is),
         T(an_image_that_is_let_go_is_anybody_s),
+        T(who_takes_an_image_waits_for_other_hosts_as_long_as_it_was_told),
         T(a_snapshot_has_no_owner),
         T(formatting_takes_the_image_that_was_there),
         T(a_former_owner_s_late_directory_is_damage),
