@@ -84,6 +84,19 @@ is_only_mount(const struct stat *image)
     return r == 0 && b.n <= 1;
 }
 
+/* Of one that was found otherwise than by its path; -EBUSY is reported. */
+static int
+find_on_top(struct mount_entry *m, const char *dir)
+{
+    int r = mountinfo_find(m, dir);
+
+    if (r < 0 || mount_entry_is_ours(m))
+        return r;
+    mount_entry_fini(m);
+    return report(-EBUSY, "%s: something else is mounted over it; what to do: unmount that first",
+                  dir);
+}
+
 static int
 find_by_path(struct mount_entry *m, const char *what)
 {
@@ -100,12 +113,12 @@ find_by_path(struct mount_entry *m, const char *what)
     if (stat(dir, &b.st) == 0 && !S_ISDIR(b.st.st_mode)) {
         r = mountinfo_each(look_for_image, &b);
         if (r == 0 && b.dir)
-            r = mountinfo_find(m, b.dir);
+            r = find_on_top(m, b.dir);
         else if (r == 0)
             r = -ENOENT;
         free(b.dir);
-        if (r == 0)
-            return 0;
+        if (r == 0 || r == -EBUSY)
+            return r;
     }
     return report(-ENOTCONN, "%s: not mounted by vnvram", what);
 }
@@ -134,10 +147,12 @@ find_by_uri(struct mount_entry *m, const char *uri)
     int r = b.name ? mountinfo_each(look_for_source, &b) : -EINVAL; /* reported there */
 
     if (r == 0)
-        r = b.dir ? mountinfo_find(m, b.dir) : -ENOENT;
+        r = b.dir ? find_on_top(m, b.dir) : -ENOENT;
     free(b.name);
     free(b.dir);
-    return r == 0 || r == -EINVAL ? r : report(-ENOTCONN, "%s: not mounted by vnvram", uri);
+    return r == 0 || r == -EINVAL || r == -EBUSY
+               ? r
+               : report(-ENOTCONN, "%s: not mounted by vnvram", uri);
 }
 
 /* @what is a mount point or an image that is mounted. */

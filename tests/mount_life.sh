@@ -242,6 +242,14 @@ is "and leaves alone what lies beneath" "$(findmnt -no SOURCE "$dir")" beneath
 umount "$dir"
 
 mounted "$img" "$dir"
+mount -t tmpfs above "$dir"
+check_exit 11 "an image whose mount something else lies over is not unmounted" "$VNVRAM" unmount "$img"
+matches "and it says why" "$ERR" "something else is mounted over it"
+is "and what lies over it stays" "$(findmnt -no SOURCE "$dir" | tail -1)" above
+umount "$dir"
+check "until that has gone" unmounted "$img"
+
+mounted "$img" "$dir"
 exec 8<"$dir/file"
 check_exit 11 "unmount says that the mount is in use" "$VNVRAM" unmount "$dir"
 matches "and by whom" "$ERR" "in use by process $$"
