@@ -39,6 +39,10 @@ matches "the sealed one gets its key as a credential" "$TMP/units/vnvram-sealed@
 matches "... and uses it" "$TMP/units/vnvram-sealed@vm1.service" '^ExecStart=.*,key_file=%d/key \$\{IMAGE\} \$\{DIRECTORY\}$'
 check_exit 1 "the other one does not" grep -q LoadCredential= "$TMP/units/vnvram@vm1.service"
 
+sed -n "s/^ExecStartPre=-\/bin\/sh -c '\(.*\)'$/\1/p" "$TMP/units/vnvram@vm1.service" >"$TMP/before"
+(umask 077 && DIRECTORY=$TMP/far/away sh "$TMP/before")
+is "all users reach a mount point that the unit makes" "$(stat -c %a "$TMP/far" "$TMP/far/away" | xargs)" "711 711"
+
 # ---- fstab -------------------------------------------------------------------------------------------
 cat >"$TMP/fstab" <<EOT
 /var/lib/vnvram/vm1.img /run/vm1 vnvram nofail,_netdev,tpm=2.0,x-systemd.requires-mounts-for=/var/lib/vnvram,x-systemd.before=libvirtd.service 0 0
