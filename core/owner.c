@@ -305,7 +305,7 @@ judge(const struct ownership *o, const struct dev *d, const struct found *f, boo
 {
     char since[OWNER_TIME_TEXT];
 
-    if (f->newer)
+    if (f->newer && !(anew && o->opt.takeover))
         return report(-EPROTONOSUPPORT, "%s: its owner is of a newer version", d->name);
     if (any_is_bad(f) && !anew && !o->opt.takeover)
         return report(-EBUSY,
@@ -448,6 +448,11 @@ owner_take(struct ownership *o, struct dev *d, const uint8_t uuid[UUID_SIZE], bo
     o->held = r == 0;
     if (o->held)
         o->opt.takeover = o->opt.fenced = false; /* said of this one */
+    if (o->held && o->was_forced && o->mine.guarded)
+        report_at(REPORT_NOTICE, 0,
+                  "%s: in case that host still writes, each commit takes two flushes; once it "
+                  "certainly cannot, a mount with \"-o fenced\" ends that",
+                  d->name);
     return r;
 }
 

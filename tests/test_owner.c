@@ -576,6 +576,7 @@ a_former_owner_acknowledges_nothing(void **state)
     assert_int_equal(put(s, "f", "one"), 0);
     other = must_open(disk, &b_forced);
     assert_true(was_said("taken over from host \"alpha\" (owner of epoch 1 since"));
+    assert_true(was_said("\"-o fenced\" ends that"));
     assert_true(holds(other, "f", "one"));
     heard[0] = '\0';
     assert_int_equal(put(s, "f", "two"), -EIO);
@@ -1174,6 +1175,7 @@ formatting_takes_the_image_that_was_there(void **state)
     AUTO(dev_closep) struct dev *disk = new_disk(false);
     struct store *s = must_open(disk, &a);
     const struct owner_options b_forced = forced(&b);
+    uint8_t block[BLOCK_SIZE];
     struct owner_record rec;
 
     (void)state;
@@ -1191,6 +1193,14 @@ formatting_takes_the_image_that_was_there(void **state)
     assert_int_equal(format_as(disk, &b), 0);
     assert_int_equal(owner_look(disk, NULL, &rec), 0);
     assert_false(rec.guarded);
+    /* an owner of a version to come is one, too, and a takeover is one of it */
+    owner_record_encode(&rec, block);
+    block[12] = 2;
+    format_set_crc(block, BLOCK_SIZE);
+    faultdev_poke(disk, block, BLOCK_SIZE, OWNER_RECORDS);
+    assert_int_equal(format_as(disk, &b), -EPROTONOSUPPORT);
+    assert_int_equal(format_as(disk, &b_forced), 0);
+    assert_int_equal(owner_look(disk, NULL, &rec), 0);
     /* and where no owner is kept none is left */
     assert_int_equal(format_as(disk, NULL), 0);
     assert_int_equal(owner_look(disk, NULL, &rec), -ENODATA);
