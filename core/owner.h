@@ -2,10 +2,10 @@
 /* owner.h - which host may write an image that many can reach (doc/format.md, "Owner records";
  * doc/design.md, "One writer across hosts").
  *
- * Two records lie where no commit ever writes.  Who takes an image writes both, one after the other,
- * flushes them, and only then reads the image; who owns one looks at both after each flush, and acknowledges
- * nothing unless they are what it knows.  So either the owner sees the claim of whoever takes the
- * image from it, or that one sees what the owner has acknowledged.
+ * Two records lie where no commit ever writes.  Who takes an image writes both, one after the
+ * other, flushes them, and only then reads the image; who owns one looks at both after each flush,
+ * and acknowledges nothing unless they are what it knows.  So either the owner sees the claim of
+ * whoever takes the image from it, or that one sees what the owner has acknowledged.
  *
  * On one host a lock has decided before.  Errors: negative errno, reported unless said otherwise.
  */
