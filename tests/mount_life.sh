@@ -233,8 +233,10 @@ exec 8<"$dir/.vnvram/status"
 "$VNVRAM" unmount "$dir" 8<&- &
 waits=$!
 check "unmount has found the daemon" wait_until 10 has_pidfd "$waits"
+kill -STOP "$waits"
 kill "$pid"
-wait_until 5 is_not_mounted "$dir"
+check "which ends on another's word" wait_until 10 is_not_mounted "$dir"
+kill -CONT "$waits"
 exec 8<&-
 wait "$waits"
 is "unmount is content when somebody else was faster" $? 0
