@@ -209,6 +209,12 @@ look_and_replay(struct nbd_dev *n, const struct nbd_export *e, int64_t deadline,
     if (n->in_flight)
         sleep_ms(DRAIN_MS);
     r = ask_witness(n);
+    /* A server that has just come back may not have its disk yet: as good as no connection, for as
+     * long as that is waited for. */
+    if (r == -EIO && clock_ms() + PAUSE_MAX_MS < deadline) {
+        nbd_link_drop(n->link);
+        return -ENOTCONN;
+    }
     *why = r == -EUCLEAN ? "the image is not what it was when the connection was lost"
            : r == -EBUSY ? "another host has taken the image over"
                          : "the image cannot be read after reconnecting";

@@ -540,14 +540,15 @@ a_newer_image_is_not_written_to(void **state)
 /* A read finds another export or image, before any write has failed.  That ends writing at once and
  * for good, and what is proven to be as it was can be read. */
 static void
-read_meets(struct nbdpeer_plan plan, bool lacks_commit, bool shown, const char *why)
+read_meets(struct nbdpeer_plan plan, const struct dev_options *opt, bool lacks_commit, bool shown,
+           const char *why)
 {
     struct nbdpeer *p = new_peer(FLUSH_FLAG);
     AUTO_FREE uint8_t *before = NULL;
     struct store_info info;
     struct store *s;
 
-    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    assert_int_equal(open_over_nbd(&s, p, opt), 0);
     assert_int_equal(put(s, 0), 0);
     before = nbdpeer_medium(p);
     if (lacks_commit)
@@ -582,8 +583,8 @@ a_read_that_meets_another_image_ends_writing(void **state)
     static const char image[] = "the image is not what it was when the connection was lost";
 
     (void)state;
-    read_meets((struct nbdpeer_plan){0}, true, true, image);
-    read_meets((struct nbdpeer_plan){.back = blank_image}, false, false, image);
+    read_meets((struct nbdpeer_plan){0}, &patient, true, true, image);
+    read_meets((struct nbdpeer_plan){.back = blank_image}, &patient, false, false, image);
 }
 
 static void
@@ -592,9 +593,9 @@ a_read_that_meets_another_export_ends_writing(void **state)
     static const char export[] = "the export is not what it was when the connection was lost";
 
     (void)state;
-    read_meets((struct nbdpeer_plan){.read_only = true}, false, true, export);
-    read_meets((struct nbdpeer_plan){.no_flush = true}, false, true, export);
-    read_meets((struct nbdpeer_plan){.shrink = true}, false, true, export);
+    read_meets((struct nbdpeer_plan){.read_only = true}, &patient, false, true, export);
+    read_meets((struct nbdpeer_plan){.no_flush = true}, &patient, false, true, export);
+    read_meets((struct nbdpeer_plan){.shrink = true}, &patient, false, true, export);
 }
 
 static void
@@ -603,7 +604,32 @@ a_read_that_finds_the_image_unreadable_ends_writing(void **state)
     static const struct nbdpeer_plan unreadable = {.at = 3, .error = EIO};
 
     (void)state;
-    read_meets((struct nbdpeer_plan){.then = &unreadable}, false, true, "cannot be read");
+    read_meets((struct nbdpeer_plan){.then = &unreadable}, &hasty, false, true, "cannot be read");
+}
+
+/* It has the time of a lost connection until that. */
+static void
+a_server_that_comes_back_without_its_disk_is_waited_for(void **state)
+{
+    static const struct nbdpeer_plan unreadable = {.at = 3, .error = EIO};
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    char text[64] = {0};
+    struct store *s;
+    struct entry e;
+
+    (void)state;
+    assert_int_equal(open_over_nbd(&s, p, &patient), 0);
+    assert_int_equal(put(s, 0), 0);
+    assert_int_equal(store_find(s, "0", &e), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1, .then = &unreadable});
+    assert_int_equal(store_read(s, &e.current, text), 0);
+    assert_string_equal(text, "content 0");
+    assert_int_equal(nbdpeer_connections(p), 2);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 2, .then = &unreadable});
+    assert_int_equal(put(s, 1), 0);
+    assert_int_equal(shown_by(p), 2);
+    store_close(s);
+    nbdpeer_free(p);
 }
 
 /* ---- slow servers -------------------------------------------------------------------------------
@@ -885,6 +911,7 @@ main(void)
         cmocka_unit_test(a_read_that_meets_another_image_ends_writing),
         cmocka_unit_test(a_read_that_meets_another_export_ends_writing),
         cmocka_unit_test(a_read_that_finds_the_image_unreadable_ends_writing),
+        cmocka_unit_test(a_server_that_comes_back_without_its_disk_is_waited_for),
         cmocka_unit_test(what_is_kept_of_many_writes_is_bounded),
         cmocka_unit_test(a_server_that_is_slow_is_waited_for),
         cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
