@@ -423,12 +423,14 @@ ask_daemon(const struct target *t)
     return 0;
 }
 
-/* Somebody else may have unmounted it meanwhile, and what lies beneath is not ours. */
-static bool
+/* Somebody else may have unmounted it meanwhile, and what lies beneath is not ours: 1, 0, or
+ * -errno if that cannot be told. */
+static int
 is_there(const struct target *t)
 {
     struct mount_entry m = {0};
-    bool there = mountinfo_find(&m, t->mount.dir) == 0 && m.dev == t->mount.dev;
+    int r = mountinfo_find(&m, t->mount.dir);
+    int there = r == 0 ? m.dev == t->mount.dev : r == -ENOENT ? 0 : r;
 
     mount_entry_fini(&m);
     return there;
@@ -440,9 +442,11 @@ is_there(const struct target *t)
 static int
 try_to_unmount(const struct target *t, bool last)
 {
-    int r = is_there(t) && umount2(t->mount.dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+    int r = is_there(t);
     struct users u;
 
+    if (r > 0)
+        r = umount2(t->mount.dir, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
     if (r == 0)
         return wait_for_end(t);
     if (r != -EPERM && r != -EBUSY)
@@ -496,7 +500,7 @@ unmount_by_force(const struct target *t)
 static int
 clear_dead(const struct target *t)
 {
-    return is_there(t) && mountinfo_is_dead(t->mount.dir) ? detach(t) : 0;
+    return is_there(t) > 0 && mountinfo_is_dead(t->mount.dir) ? detach(t) : 0;
 }
 
 int

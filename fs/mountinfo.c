@@ -139,6 +139,7 @@ mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg)
     steal_fd(&own);
     if (buffer) /* the kernel walks the list anew for each read */
         setvbuf(in, buffer, _IOFBF, BUFFER_SIZE);
+    errno = 0;
     while (getline(&line, &size, in) >= 0) {
         struct mount_entry m;
         int r = parse_line(line, &m) ? fn(arg, &m) : 0;
@@ -146,7 +147,9 @@ mountinfo_each_in(int fd, mountinfo_fn *fn, void *arg)
         if (r != 0)
             return r;
     }
-    return ferror(in) ? -EIO : 0;
+    if (feof(in)) /* else it was cut short: a read failed, or memory is short */
+        return 0;
+    return errno != 0 ? -errno : -EIO;
 }
 
 struct search {

@@ -93,24 +93,28 @@ line_has_dev(const char *line, dev_t dev)
 }
 
 /* Also true when it cannot be read: the TPM does not stop for that.  The watch is read again:
- * nothing outside of the mount can be opened any more. */
+ * nothing outside of the mount can be opened any more.  It tells of a change once, so what is told
+ * here must not depend on memory that can be had. */
 static bool
 is_mounted_anywhere(const struct root *r)
 {
-    AUTO_FREE char *line = NULL;
-    AUTO_FD int fd = fcntl(r->mounts, F_DUPFD_CLOEXEC, 0);
-    FILE *f = fd >= 0 && lseek(fd, 0, SEEK_SET) == 0 ? fdopen(fd, "r") : NULL;
-    size_t size = 0;
-    bool found = false;
+    char buf[4096], head[64]; /* of a line, all that is needed */
+    size_t len = 0;
+    ssize_t n;
 
-    if (!f)
+    if (lseek(r->mounts, 0, SEEK_SET) < 0)
         return true;
-    steal_fd(&fd);
-    while (!found && getline(&line, &size, f) > 0)
-        found = line_has_dev(line, r->dev);
-    found = found || ferror(f);
-    fclose(f);
-    return found;
+    while ((n = read(r->mounts, buf, sizeof buf)) > 0)
+        for (ssize_t i = 0; i < n; i++) {
+            head[len] = '\0';
+            if (buf[i] == '\n' && line_has_dev(head, r->dev))
+                return true;
+            if (buf[i] == '\n')
+                len = 0;
+            else if (len < sizeof head - 1)
+                head[len++] = buf[i];
+        }
+    return n < 0;
 }
 
 bool
