@@ -102,7 +102,7 @@ raise_floor(struct store *s)
     int r = owner_raise_floor(s->own);
 
     if (r == -EBUSY)
-        return lose(s, r, "another host has taken the image over");
+        return lose(s, r, taken);
     return r < 0 ? fail_store(s, r, "an owner record cannot be written") : 0;
 }
 
