@@ -761,7 +761,10 @@ settle_locked(struct store *s)
         return r;
     next.clean = true;
     next.committed = s->dir.committed; /* nothing else has changed */
-    return commit_directory(s, &next);
+    places_rest(s);                    /* there is time to write all of it */
+    r = commit_directory(s, &next);
+    places_rest(s); /* nor does anybody know when the next one comes */
+    return r;
 }
 
 int

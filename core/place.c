@@ -8,7 +8,10 @@
  *
  * That is as good as what is known of the place.  Known is only what this store has written there
  * itself, and only where nobody else can have been there since: writing all of it would heal the
- * place, writing half of it would make a directory that verifies never. */
+ * place, writing half of it would make a directory that verifies never.
+ *
+ * The medium itself may change what lies there, too.  So a directory that settles the image is
+ * written whole, and after it each place once more. */
 #include "base/scope.h"
 #include "core/store_impl.h"
 #include <string.h>
@@ -20,6 +23,12 @@ places_forget(struct store *s)
         free(s->places[i].bytes);
         s->places[i] = (struct place){0};
     }
+}
+
+void
+places_rest(struct store *s)
+{
+    s->places[0].rested = s->places[1].rested = true;
 }
 
 static bool
@@ -60,7 +69,8 @@ int
 place_write(struct store *s, struct directory *next)
 {
     struct place *to = &s->places[next->index];
-    const struct place nothing = {0}, *was = s->dev->sole && !s->own ? to : &nothing;
+    const struct place nothing = {0};
+    const struct place *was = s->dev->sole && !s->own && !to->rested ? to : &nothing;
     AUTO_FREE uint8_t *buf = NULL;
     uint64_t len;
     int r = directory_seal(s->sealer, &s->sb, next, committed_bytes(s), &buf, &len);

@@ -10,6 +10,7 @@
 struct place {
     uint8_t *bytes; /* NULL: not known */
     uint64_t len;
+    bool rested; /* since it was written there was time for bits to rot */
 };
 
 struct store {
@@ -124,6 +125,8 @@ int fail_store(struct store *s, int r, const char *why);
 int place_write(struct store *s, struct directory *next);
 /* Something else has been, or may have been, written into the places. */
 void places_forget(struct store *s);
+/* Nobody is in a hurry, or was: each is written whole the next time. */
+void places_rest(struct store *s);
 
 /* ---- witness.c
  * ---------------------------------------------------------------------------------- */

@@ -1936,6 +1936,38 @@ what_may_lie_there_no_more_is_written_whole(void **state)
     }
 }
 
+/* A bit of the block that never changes, in the place of the directory that counts or the other. */
+static void
+rot(struct dev *d, const struct store *s, bool newest)
+{
+    unsigned at = newest ? newest_directory(d) : 1 - newest_directory(d);
+
+    faultdev_poke(d, "x", 1, store_superblock(s)->dir_off[at] + BLOCK_SIZE + 1);
+}
+
+static void
+what_has_rotted_there_is_healed_when_it_settles(void **state)
+{
+    struct dev *d;
+    AUTO(store_closep) struct store *s = with_many_files(&d), *again = NULL;
+
+    (void)state;
+    put_last(d, s, "one");
+    put_last(d, s, "two");
+    rot(d, s, false);
+    assert_int_equal(store_settle(s), 0);
+    assert_int_equal(open_with(left_by(d), false, NULL, &again), 0);
+    assert_int_equal(info_of(again).generation, info_of(s).generation);
+    assert_true(info_of(again).clean);
+    assert_false(info_of(again).recovered);
+    /* And what rots while the image is at rest, in both, by the next two commits. */
+    rot(d, s, true);
+    rot(d, s, false);
+    assert_int_equal(put(s, "f59", "three"), 0);
+    assert_int_equal(put_last(d, s, "four"), MANY_BLOCKS);
+    assert_int_equal(put_last(d, s, "five"), 2);
+}
+
 /* A bank is not looked at by each commit, but before the image is called clean. */
 static void
 another_writers_bank_is_noticed_when_it_settles(void **state)
@@ -2263,6 +2295,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_sealed_snapshot_opens_with_its_key_only),
     cmocka_unit_test(what_lies_in_a_directorys_place_is_not_written_again),
     cmocka_unit_test(what_may_lie_there_no_more_is_written_whole),
+    cmocka_unit_test(what_has_rotted_there_is_healed_when_it_settles),
     cmocka_unit_test(an_image_without_seal_has_no_keys_to_change),
     cmocka_unit_test(new_key_slots_shut_out_old_keys_and_old_superblocks),
     cmocka_unit_test(an_interrupted_update_of_the_superblocks_is_finished),
