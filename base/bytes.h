@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 static inline uint16_t
 load_le16(const uint8_t *p)
@@ -79,15 +80,11 @@ store_be32(uint8_t *p, uint32_t v)
     store_be16(p + 2, (uint16_t)v);
 }
 
-/* True when all @len bytes are zero. */
+/* True when all @len bytes are zero: the first one is, and each is what the one before it is. */
 static inline bool
 bytes_are_zero(const uint8_t *p, size_t len)
 {
-    uint8_t any = 0;
-
-    for (size_t i = 0; i < len; i++)
-        any |= p[i];
-    return any == 0;
+    return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
 }
 
 #endif
