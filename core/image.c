@@ -258,9 +258,7 @@ bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, st
     if (r < 0)
         return r;
     bank_encode(&h, buf);
-    memcpy(buf + BANK_HEADER, data, len);
-    memset(buf + BANK_HEADER + len, 0, padded - len);
-    r = sealer->ops->encrypt(sealer, h.iv, buf + BANK_HEADER, padded);
+    r = sealer->ops->encrypt(sealer, h.iv, buf + BANK_HEADER, padded, data, len);
     if (r == 0)
         r = format_seal(sealer, SEAL_BANK, buf, BANK_HEADER + padded);
     if (r < 0) {

@@ -22,8 +22,11 @@ struct sealer_ops {
     /* A fresh IV; all zero for SEAL_NONE.  -EIO when there is no randomness: then nothing is
      * written. */
     int (*new_iv)(struct sealer *s, uint8_t iv[SEAL_IV_SIZE]);
+    /* @len bytes of @in, and zeros up to @padded, a multiple of SEAL_BLOCK, to @out.  @in is @out,
+     * or lies apart from it. */
+    int (*encrypt)(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, size_t padded,
+                   const void *in, size_t len);
     /* In place; @len is a multiple of SEAL_BLOCK. */
-    int (*encrypt)(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len);
     int (*decrypt)(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len);
     /* HMAC-SHA-256 (or SHA-256) over the concatenation of @iov. */
     int (*tag)(struct sealer *s, enum seal_purpose purpose, const struct iovec *iov, int n,

@@ -3,6 +3,7 @@
 #include "base/scope.h"
 #include <errno.h>
 #include <gcrypt.h>
+#include <string.h>
 
 static void
 cipher_closep(gcry_cipher_hd_t *h)
@@ -35,35 +36,49 @@ aes_cbc_open(gcry_cipher_hd_t *out, const uint8_t *key, size_t key_len)
     return r;
 }
 
+/* What is not a whole block is copied, and it alone. */
 int
-aes_cbc_with(gcry_cipher_hd_t h, aes_fn *crypt, const uint8_t iv[AES_BLOCK], uint8_t *buf,
-             size_t len)
+aes_cbc_encrypt_with(gcry_cipher_hd_t h, const uint8_t iv[AES_BLOCK], uint8_t *out, size_t padded,
+                     const void *in, size_t len)
 {
-    return gcry_cipher_setiv(h, iv, AES_BLOCK) || crypt(h, buf, len, NULL, 0) ? -EIO : 0;
+    size_t whole = len / AES_BLOCK * AES_BLOCK, rest = len - whole;
+
+    if (gcry_cipher_setiv(h, iv, AES_BLOCK) ||
+        (whole && gcry_cipher_encrypt(h, out, whole, in, whole)))
+        return -EIO;
+    if (whole == padded)
+        return 0;
+    if (rest && in != out)
+        memcpy(out + whole, (const uint8_t *)in + whole, rest);
+    memset(out + len, 0, padded - len);
+    return gcry_cipher_encrypt(h, out + whole, padded - whole, NULL, 0) ? -EIO : 0;
 }
 
-static int
-aes_cbc(aes_fn *crypt, const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK],
-        uint8_t *buf, size_t len)
+int
+aes_cbc_decrypt_with(gcry_cipher_hd_t h, const uint8_t iv[AES_BLOCK], uint8_t *buf, size_t len)
 {
-    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
-    int r = aes_cbc_open(&h, key, key_len);
-
-    return r < 0 ? r : aes_cbc_with(h, crypt, iv, buf, len);
+    return gcry_cipher_setiv(h, iv, AES_BLOCK) || gcry_cipher_decrypt(h, buf, len, NULL, 0) ? -EIO
+                                                                                            : 0;
 }
 
 int
 aes_cbc_encrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
                 size_t len)
 {
-    return aes_cbc(gcry_cipher_encrypt, key, key_len, iv, buf, len);
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = aes_cbc_open(&h, key, key_len);
+
+    return r < 0 ? r : aes_cbc_encrypt_with(h, iv, buf, len, buf, len);
 }
 
 int
 aes_cbc_decrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLOCK], uint8_t *buf,
                 size_t len)
 {
-    return aes_cbc(gcry_cipher_decrypt, key, key_len, iv, buf, len);
+    AUTO(cipher_closep) gcry_cipher_hd_t h = NULL;
+    int r = aes_cbc_open(&h, key, key_len);
+
+    return r < 0 ? r : aes_cbc_decrypt_with(h, iv, buf, len);
 }
 
 int

@@ -25,12 +25,12 @@ int aes_cbc_decrypt(const uint8_t *key, size_t key_len, const uint8_t iv[AES_BLO
                     size_t len);
 
 /* The same with a handle that stays keyed; gcry_cipher_close() it.  One operation at a time.
- * @crypt: gcry_cipher_encrypt or gcry_cipher_decrypt. */
-typedef gcry_error_t aes_fn(gcry_cipher_hd_t h, void *out, size_t out_len, const void *in,
-                            size_t in_len);
+ * Encrypts @len bytes of @in, and zeros up to @padded, a multiple of AES_BLOCK, to @out, which is
+ * @in or lies apart from it.  0 or -EIO. */
 int aes_cbc_open(gcry_cipher_hd_t *out, const uint8_t *key, size_t key_len);
-int aes_cbc_with(gcry_cipher_hd_t h, aes_fn *crypt, const uint8_t iv[AES_BLOCK], uint8_t *buf,
-                 size_t len);
+int aes_cbc_encrypt_with(gcry_cipher_hd_t h, const uint8_t iv[AES_BLOCK], uint8_t *out,
+                         size_t padded, const void *in, size_t len);
+int aes_cbc_decrypt_with(gcry_cipher_hd_t h, const uint8_t iv[AES_BLOCK], uint8_t *buf, size_t len);
 
 /* @out is @len + WRAP_EXTRA bytes; @len is a multiple of 8 and at least 16. */
 int aes_wrap(const uint8_t *kek, size_t kek_len, const uint8_t *plain, size_t len, uint8_t *out);

@@ -13,7 +13,19 @@ plain_new_iv(struct sealer *s, uint8_t iv[SEAL_IV_SIZE])
 }
 
 static int
-plain_crypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
+plain_encrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, size_t padded,
+              const void *in, size_t len)
+{
+    (void)s;
+    (void)iv;
+    if (in != out && len)
+        memcpy(out, in, len);
+    memset(out + len, 0, padded - len);
+    return 0;
+}
+
+static int
+plain_decrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
 {
     (void)s;
     (void)iv;
@@ -48,8 +60,8 @@ plain_free(struct sealer *s)
 static const struct sealer_ops plain_ops = {
     .mode = SEAL_NONE,
     .new_iv = plain_new_iv,
-    .encrypt = plain_crypt,
-    .decrypt = plain_crypt,
+    .encrypt = plain_encrypt,
+    .decrypt = plain_decrypt,
     .tag = plain_tag,
     .free = plain_free,
 };

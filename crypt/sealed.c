@@ -42,29 +42,45 @@ sealed_new_iv(struct sealer *s, uint8_t iv[SEAL_IV_SIZE])
 }
 
 static int
-sealed_crypt(struct sealed *s, aes_fn *crypt, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf,
-             size_t len)
+take_cipher(struct sealed *s, gcry_cipher_hd_t *h)
 {
-    gcry_cipher_hd_t h = take_handle(&s->cipher);
-    int r = h ? 0 : aes_cbc_open(&h, s->cipher_key->bytes, s->cipher_key->len);
+    *h = take_handle(&s->cipher);
+    return *h ? 0 : aes_cbc_open(h, s->cipher_key->bytes, s->cipher_key->len);
+}
+
+static void
+put_cipher(struct sealed *s, gcry_cipher_hd_t h)
+{
+    gcry_cipher_close(put_handle(&s->cipher, h));
+}
+
+static int
+sealed_encrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, size_t padded,
+               const void *in, size_t len)
+{
+    struct sealed *sealed = (struct sealed *)s;
+    gcry_cipher_hd_t h;
+    int r = take_cipher(sealed, &h);
 
     if (r == 0) {
-        r = aes_cbc_with(h, crypt, iv, buf, len);
-        gcry_cipher_close(put_handle(&s->cipher, h));
+        r = aes_cbc_encrypt_with(h, iv, out, padded, in, len);
+        put_cipher(sealed, h);
     }
     return r;
 }
 
 static int
-sealed_encrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
-{
-    return sealed_crypt((struct sealed *)s, gcry_cipher_encrypt, iv, buf, len);
-}
-
-static int
 sealed_decrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
 {
-    return sealed_crypt((struct sealed *)s, gcry_cipher_decrypt, iv, buf, len);
+    struct sealed *sealed = (struct sealed *)s;
+    gcry_cipher_hd_t h;
+    int r = take_cipher(sealed, &h);
+
+    if (r == 0) {
+        r = aes_cbc_decrypt_with(h, iv, buf, len);
+        put_cipher(sealed, h);
+    }
+    return r;
 }
 
 static int

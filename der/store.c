@@ -179,12 +179,10 @@ seal_content(asn1_node node, uint32_t index, const struct der_entry *e, struct s
 
     if (r < 0)
         return r;
-    if (e->len)
-        memcpy(v->bytes, e->data, e->len);
     data.p = v->bytes;
     r = tell(s->ops->new_iv(s, iv));
     if (r == 0 && data.n)
-        r = tell(s->ops->encrypt(s, iv, v->bytes, data.n));
+        r = tell(s->ops->encrypt(s, iv, v->bytes, data.n, e->data, e->len));
     cover_entry(&c, index, e, iv, &data);
     if (r == 0)
         r = tell(s->ops->tag(s, SEAL_BANK, c.iov, COVER_PARTS, tag));

@@ -324,7 +324,8 @@ answer_of(uint8_t key_byte, const uint8_t uuid[UUID_SIZE], uint32_t epoch, size_
 
     for (int p = SEAL_SUPERBLOCK; p <= SEAL_BANK; p++)
         assert_int_equal(s->ops->tag(s, (enum seal_purpose)p, iov, 2, a.tag[p]), 0);
-    assert_int_equal(s->ops->encrypt(s, iv, a.cipher, sizeof a.cipher), 0);
+    assert_int_equal(s->ops->encrypt(s, iv, a.cipher, sizeof a.cipher, a.cipher, sizeof a.cipher),
+                     0);
     return a;
 }
 
@@ -371,11 +372,43 @@ sealing_hides_the_text_and_opening_returns_it(void **state)
         assert_int_equal(s->ops->new_iv(s, iv_2), 0);
         assert_memory_not_equal(iv, iv_2, sizeof iv);
         memcpy(buf, text, sizeof buf);
-        assert_int_equal(s->ops->encrypt(s, iv, buf, sizeof buf), 0);
+        assert_int_equal(s->ops->encrypt(s, iv, buf, sizeof buf, buf, sizeof buf), 0);
         for (size_t i = 0; i < sizeof buf; i += 16)
             assert_memory_not_equal(buf + i, text + i, 16);
         assert_int_equal(s->ops->decrypt(s, iv, buf, sizeof buf), 0);
         assert_memory_equal(buf, text, sizeof buf);
+    }
+}
+
+/* A content is encrypted from where it lies, padded or not, to what encrypting it in place gives.
+ */
+static void
+encrypts_from_elsewhere_with_padding(void **state)
+{
+    static const size_t lens[] = {0, 1, 15, 16, 17, 31, 32, 4079, 4080, 4081, 4095, 4096};
+    uint8_t iv[SEAL_IV_SIZE] = "some IV", text[4096], in_place[4096], out[4096];
+
+    (void)state;
+    memset(text, 0x5a, sizeof text);
+    for (int keyed = 0; keyed < 2; keyed++) {
+        struct sealer *s = keyed ? sealed(7, uuid_1, 1, 32) : sealer_plain();
+
+        for (size_t i = 0; i < sizeof lens / sizeof lens[0]; i++) {
+            size_t len = lens[i];
+
+            memset(in_place, 0, sizeof in_place);
+            memcpy(in_place, text, len);
+            memset(out, 0xee, sizeof out);
+            assert_int_equal(
+                s->ops->encrypt(s, iv, in_place, sizeof in_place, in_place, sizeof in_place), 0);
+            assert_int_equal(s->ops->encrypt(s, iv, out, sizeof out, text, len), 0);
+            assert_memory_equal(out, in_place, sizeof out);
+            memset(out, 0xee, sizeof out);
+            memcpy(out, text, len);
+            assert_int_equal(s->ops->encrypt(s, iv, out, sizeof out, out, len), 0);
+            assert_memory_equal(out, in_place, sizeof out);
+        }
+        s->ops->free(s);
     }
 }
 
@@ -395,7 +428,7 @@ the_plain_sealer_is_sha_256_and_changes_nothing(void **state)
     assert_memory_equal(tag, abc.at, sizeof tag);
     assert_int_equal(s->ops->new_iv(s, iv), 0);
     assert_memory_equal(iv, zero, sizeof iv);
-    assert_int_equal(s->ops->encrypt(s, iv, buf, sizeof buf), 0);
+    assert_int_equal(s->ops->encrypt(s, iv, buf, sizeof buf, buf, sizeof buf), 0);
     assert_int_equal(s->ops->decrypt(s, iv, buf, sizeof buf), 0);
     assert_memory_equal(buf, text, sizeof buf);
     s->ops->free(s);
@@ -420,7 +453,8 @@ work(void *arg)
     memset(text, w->number, sizeof text);
     for (int i = 0; i < 200; i++) {
         memcpy(buf, text, sizeof buf);
-        w->failures += s->ops->new_iv(s, iv) != 0 || s->ops->encrypt(s, iv, buf, sizeof buf) != 0;
+        w->failures += s->ops->new_iv(s, iv) != 0 ||
+                       s->ops->encrypt(s, iv, buf, sizeof buf, buf, sizeof buf) != 0;
         w->failures += s->ops->tag(s, SEAL_BANK, &iov, 1, tag[0]) != 0;
         w->failures += s->ops->tag(s, SEAL_BANK, &iov, 1, tag[1]) != 0;
         w->failures += memcmp(tag[0], tag[1], SEAL_TAG_SIZE) != 0;
@@ -461,6 +495,7 @@ main(void)
         cmocka_unit_test(a_cost_beyond_reason_is_refused),
         cmocka_unit_test(a_sealer_has_other_keys_for_each_purpose_image_epoch_and_size),
         cmocka_unit_test(sealing_hides_the_text_and_opening_returns_it),
+        cmocka_unit_test(encrypts_from_elsewhere_with_padding),
         cmocka_unit_test(the_plain_sealer_is_sha_256_and_changes_nothing),
         cmocka_unit_test(one_sealer_serves_many_threads),
     };

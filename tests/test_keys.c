@@ -1084,7 +1084,7 @@ the_sealer_of_the_example_uses_its_keys(void **state)
         assert_int_equal(sealer_sealed_new(&s, vk, uuid, load_le32(epoch), size), 0);
         snprintf(name, sizeof name, "vnvram bank aes-%zu-cbc", 8 * size);
         example_bytes(name, key, size);
-        assert_int_equal(s->ops->encrypt(s, iv, a, sizeof a), 0);
+        assert_int_equal(s->ops->encrypt(s, iv, a, sizeof a, a, sizeof a), 0);
         assert_int_equal(aes_cbc_encrypt(key, size, iv, b, sizeof b), 0);
         assert_memory_equal(a, b, sizeof a);
         for (int p = SEAL_SUPERBLOCK; p <= SEAL_BANK; p++) {

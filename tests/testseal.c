@@ -99,7 +99,7 @@ plain_new_iv(struct sealer *s, uint8_t iv[SEAL_IV_SIZE])
 }
 
 static int
-plain_crypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
+plain_decrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
 {
     (void)s;
     (void)iv;
@@ -120,7 +120,7 @@ keyed_new_iv(struct sealer *s, uint8_t iv[SEAL_IV_SIZE])
 
 /* Its own inverse. */
 static int
-keyed_crypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
+keyed_decrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size_t len)
 {
     uint64_t stream = mix(((struct testseal *)s)->key, load_le64(iv));
 
@@ -129,6 +129,25 @@ keyed_crypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *buf, size
         store_le64(buf + i, load_le64(buf + i) ^ stream);
     }
     return 0;
+}
+
+static int
+plain_encrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, size_t padded,
+              const void *in, size_t len)
+{
+    (void)s, (void)iv;
+    if (in != out && len)
+        memcpy(out, in, len);
+    memset(out + len, 0, padded - len);
+    return 0;
+}
+
+static int
+keyed_encrypt(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, size_t padded,
+              const void *in, size_t len)
+{
+    plain_encrypt(s, iv, out, padded, in, len);
+    return keyed_decrypt(s, iv, out, padded);
 }
 
 static void
@@ -146,8 +165,8 @@ keyed_free(struct sealer *s)
 static const struct sealer_ops plain_ops = {
     .mode = SEAL_NONE,
     .new_iv = plain_new_iv,
-    .encrypt = plain_crypt,
-    .decrypt = plain_crypt,
+    .encrypt = plain_encrypt,
+    .decrypt = plain_decrypt,
     .tag = test_tag,
     .free = plain_free,
 };
@@ -155,8 +174,8 @@ static const struct sealer_ops plain_ops = {
 static const struct sealer_ops keyed_ops = {
     .mode = SEAL_AES_CBC_HMAC_SHA256,
     .new_iv = keyed_new_iv,
-    .encrypt = keyed_crypt,
-    .decrypt = keyed_crypt,
+    .encrypt = keyed_encrypt,
+    .decrypt = keyed_decrypt,
     .tag = test_tag,
     .free = keyed_free,
 };
