@@ -778,5 +778,8 @@ store_settle(struct store *s)
         judge_touch(s); /* all of it, once there is time */
     s->unsure = false;
     r = commit_allowed(s);
-    return r < 0 ? r : settle_locked(s);
+    if (r == 0)
+        r = settle_locked(s);
+    dev_idle(s->dev);
+    return r;
 }

@@ -106,6 +106,13 @@ dev_end(struct dev *d)
 }
 
 void
+dev_idle(struct dev *d)
+{
+    if (d->ops->idle)
+        d->ops->idle(d);
+}
+
+void
 dev_release(struct dev *d)
 {
     if (d->ops->release)

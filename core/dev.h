@@ -33,6 +33,7 @@ struct dev_ops {
     /* Optional, both or none: around each commit, in pairs; see dev_begin(). */
     enum dev_news (*begin)(struct dev *d);
     void (*end)(struct dev *d);
+    void (*idle)(struct dev *d); /* optional: see dev_idle() */
     /* Optional, both or none: see dev_release(). */
     void (*release)(struct dev *d);
     int (*take)(struct dev *d, unsigned wait_ms);
@@ -80,6 +81,8 @@ int dev_medium(struct dev *d, bool on);
  * dev_end(). */
 enum dev_news dev_begin(struct dev *d);
 void dev_end(struct dev *d);
+/* Nothing will be read or written for a while: what is cached of it can go. */
+void dev_idle(struct dev *d);
 /* Lets the device go, so that another daemon can become its one writer: nothing of it is open or
  * locked here when this returns.  Until dev_take() there are no transfers. */
 void dev_release(struct dev *d);

@@ -51,16 +51,22 @@ file_of(struct dev *d)
 
 /* ---- transfers ------------------------------------------------------------------------------ */
 
-/* Drops clean cached pages; dirty ones are written first, and then they are clean. */
+/* Drops clean cached pages of a range (@n 0: to the end). */
+static int
+forget_pages(int fd, uint64_t off, uint64_t n)
+{
+    int r = posix_fadvise(fd, (off_t)off, (off_t)n, POSIX_FADV_DONTNEED);
+
+    return r == EINVAL || r == ENOSYS ? 0 : -r;
+}
+
+/* Drops all; dirty ones are written first, and then they are clean. */
 static int
 drop_cache(int fd)
 {
-    int r;
-
     if (fdatasync(fd) < 0 && errno != EROFS && errno != EINVAL)
         return -errno;
-    r = posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-    return r == EINVAL || r == ENOSYS ? 0 : -r;
+    return forget_pages(fd, 0, 0);
 }
 
 static int
@@ -92,6 +98,9 @@ after_failure(struct file_dev *f)
     return errno == EINTR ? 0 : -errno;
 }
 
+/* What was read is in our memory now, and not needed twice.  And a write goes to pages as large as
+ * itself where none are yet (Linux 6.x), but where reading has left small ones it goes to those,
+ * which are written out one by one. */
 static int
 file_pread(struct dev *d, void *buf, size_t n, uint64_t off)
 {
@@ -110,6 +119,8 @@ file_pread(struct dev *d, void *buf, size_t n, uint64_t off)
         if (r < 0)
             return r;
     }
+    if (!f->direct && n > BLOCK_SIZE)
+        (void)forget_pages(f->fd, off, n);
     return 0;
 }
 
@@ -141,6 +152,15 @@ file_sync(struct dev *d)
     return fdatasync(file_of(d)->fd) < 0 ? -errno : 0;
 }
 
+static void
+file_idle(struct dev *d)
+{
+    struct file_dev *f = file_of(d);
+
+    if (!f->direct)
+        (void)forget_pages(f->fd, 0, 0);
+}
+
 static int
 file_medium(struct dev *d, bool on)
 {
@@ -156,6 +176,8 @@ file_medium(struct dev *d, bool on)
         return 0; /* stays as it is */
     if (on || f->direct) {
         r = set_direct(f, on);
+        if (r == 0 && !on)
+            file_idle(d);
         if (r != -EINVAL)
             return r;
     }
@@ -245,6 +267,7 @@ static const struct dev_ops file_ops = {
     .close = file_close,
     .begin = file_begin,
     .end = file_end,
+    .idle = file_idle,
     .release = file_release,
     .take = file_take,
 };

@@ -13,13 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 /* After what it needs. */
 #include <cmocka.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 
 enum { SIZE = 16 * BLOCK_SIZE };
 
@@ -90,6 +93,49 @@ now_ms(void)
 }
 
 /* ---- transfers ------------------------------------------------------------------------------ */
+
+/* How many pages of @path the cache holds. */
+static size_t
+cached(const char *path)
+{
+    uint8_t there[SIZE / BLOCK_SIZE];
+    size_t n = 0;
+    int fd = open(path, O_RDONLY);
+    void *map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, fd, 0);
+
+    assert_true(map != MAP_FAILED);
+    assert_int_equal(mincore(map, SIZE, there), 0);
+    for (size_t i = 0; i < sizeof there; i++)
+        n += there[i] & 1;
+    munmap(map, SIZE);
+    close(fd);
+    return n;
+}
+
+static void
+what_is_read_and_all_when_idle_leaves_the_cache(void **state)
+{
+    uint8_t *buf = dev_alloc(SIZE);
+    struct dev *d = opened(image, 0);
+    struct statfs fs;
+    size_t kept; /* a file system in memory keeps all */
+
+    (void)state;
+    assert_int_equal(statfs(image, &fs), 0);
+    kept = fs.f_type == TMPFS_MAGIC ? SIZE / BLOCK_SIZE : 0;
+    assert_int_equal(dev_pwrite(d, buf, SIZE, 0), 0);
+    assert_int_equal(cached(image), SIZE / BLOCK_SIZE);
+    assert_int_equal(dev_sync(d), 0);
+    assert_int_equal(dev_pread(d, buf, SIZE, 0), 0);
+    assert_int_equal(cached(image), kept);
+    assert_int_equal(dev_pwrite(d, buf, SIZE, 0), 0);
+    assert_int_equal(dev_sync(d), 0);
+    assert_int_equal(cached(image), SIZE / BLOCK_SIZE);
+    dev_idle(d);
+    assert_int_equal(cached(image), kept);
+    dev_close(d);
+    free(buf);
+}
 
 static void
 what_is_written_is_read_back_from_cache_and_medium(void **state)
@@ -501,6 +547,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(what_is_read_and_all_when_idle_leaves_the_cache, set_up),
         cmocka_unit_test_setup(what_is_written_is_read_back_from_cache_and_medium, set_up),
         cmocka_unit_test_setup(the_medium_is_read_where_there_is_no_direct_io, set_up),
         cmocka_unit_test_setup(past_the_end_is_truncated, set_up),
