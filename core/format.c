@@ -957,7 +957,7 @@ enum {
     OWN_END = OWN_NAME + HOST_NAME_SIZE,
 };
 
-/* No host gets there; from here on there is always a next one. */
+/* No host gets there. */
 static const uint64_t own_count_max = INT64_MAX;
 
 static bool

@@ -28,6 +28,11 @@ struct ownership {
 /* ---- what lies there ---------------------------------------------------------------------------
  */
 
+/* Far from what any host gets to, and as far from what a record may say: there is always a next
+ * one.
+ */
+static const uint64_t count_max = INT64_MAX / 2;
+
 /* What the two records say. */
 struct found {
     struct owner_record rec;   /* that counts; .epoch 0: none */
@@ -59,6 +64,8 @@ decode_one(struct found *f, unsigned i, const uint8_t *block, const uint8_t *uui
     if (r < 0)
         return r == -ENODATA ? r : -EUCLEAN;
     if (uuid && memcmp(rec.uuid, uuid, UUID_SIZE) != 0)
+        return -EUCLEAN;
+    if (rec.sequence > count_max || rec.epoch > count_max)
         return -EUCLEAN;
     if (rec.sequence > f->rec.sequence) {
         f->rec = rec;
