@@ -438,6 +438,12 @@ store_is_whole(struct store *s, const struct content *c)
     return c->generation == 0 || bank_load(reading(s), s->sealer, &s->sb, c, &raw) == 0;
 }
 
+bool
+store_is_read_only(const struct store *s)
+{
+    return s->read_only != 0;
+}
+
 void
 store_set_read_only(struct store *s, int r, const char *why)
 {

@@ -212,6 +212,9 @@ int store_commit(struct store *s, const struct change *changes, size_t n, uint64
 /* The commit that changes nothing but the clean mark; 0 at once when it is already clean. */
 int store_settle(struct store *s);
 
+/* Whether every change would fail with -EROFS.  Does not wait for a commit. */
+bool store_is_read_only(const struct store *s);
+
 /* Makes the store read-only for good; @why is static text.  The first reason stays. */
 void store_set_read_only(struct store *s, int r, const char *why);
 

@@ -38,7 +38,7 @@ struct store {
                       it was */
     uint64_t flushes;
     const struct directory *in_flight; /* being written, not flushed yet; or NULL */
-    int read_only;
+    _Atomic int read_only;             /* for store_is_read_only(), which does without the lock */
     const char *read_only_why;
     struct snapshot *snapshot; /* of dir's generation, or NULL */
     struct place places[2];

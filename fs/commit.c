@@ -151,8 +151,6 @@ txn_run(struct nodes *ns, struct txn *t)
         settle_file(&t->files[i], r);
         blob_put(t->files[i].blob);
     }
-    if (r == -EIO || r == -EROFS)
-        ns->failed = true;
     if (r == 0 && t->has_root) {
         ns->root = t->root;
         ns->root_changed = false;

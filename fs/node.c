@@ -19,7 +19,7 @@ nodes_now(const struct nodes *ns, struct timespec *now)
 int
 nodes_read_only(const struct nodes *ns)
 {
-    return ns->opt.read_only || ns->failed || ns->away ? -EROFS : 0;
+    return ns->opt.read_only || ns->away || store_is_read_only(ns->store) ? -EROFS : 0;
 }
 
 /* ---- tables ---------------------------------------------------------------------------------- */
@@ -658,7 +658,7 @@ static int
 open_node(struct nodes *ns, struct node *n, int flags, bool privileged, struct handle **h)
 {
     bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
-    bool later = ns->away && !ns->failed && !(flags & O_TRUNC);
+    bool later = ns->away && !(flags & O_TRUNC);
     int r = writes && !later ? nodes_read_only(ns) : 0;
 
     if (r == 0 && writes && (flags & O_ACCMODE) == O_RDONLY && runs(n))

@@ -62,7 +62,6 @@ struct nodes {
 
     pthread_mutex_t commit_lock;
     pthread_mutex_t lock; /* all below */
-    bool failed;          /* a commit failed for good */
     bool away;            /* the image is another daemon's */
     unsigned dropping;    /* slots on their way back to the store */
     unsigned drops;       /* slots that are back, ever */

@@ -1390,12 +1390,27 @@ settling_marks_the_image_clean_and_stores_no_bytes(void **state)
     release(h);
 }
 
+/* Files a and b are there, and @h is open for writing. */
+static void
+assert_all_is_refused(struct handle *h)
+{
+    struct attr_change ch = {.set = SET_MODE, .mode = 0600};
+    struct handle *other;
+    struct node_stat st;
+
+    assert_int_equal(write_at(h, "x", 0), -EROFS);
+    assert_int_equal(node_rename(ns, "a", "b", 0), -EROFS);
+    assert_int_equal(node_unlink(ns, "a"), -EROFS);
+    assert_int_equal(node_change(ns, look("a").id, NULL, &ch, &st), -EROFS);
+    assert_int_equal(node_create(ns, "c", &me, O_CREAT | O_WRONLY, true, &st, &other), -EROFS);
+    assert_int_equal(node_mknod(ns, "c", &me, &st), -EROFS);
+    assert_int_equal(node_open(ns, look("b").id, O_WRONLY, true, &other), -EROFS);
+}
+
 static void
 after_a_failed_flush_everything_is_read_only_and_reads_go_on(void **state)
 {
-    struct node_stat st;
-    struct handle *h, *other;
-    struct attr_change ch = {.set = SET_MODE, .mode = 0600};
+    struct handle *h;
 
     (void)state;
     make_file("a", "old");
@@ -1406,16 +1421,36 @@ after_a_failed_flush_everything_is_read_only_and_reads_go_on(void **state)
     assert_int_equal(node_flush(ns, h), -EIO);
     memory.sync_fails = false;
     assert_int_equal(node_fsync(ns, h), -EROFS);
-    assert_int_equal(write_at(h, "x", 0), -EROFS);
-    assert_int_equal(node_rename(ns, "a", "b", 0), -EROFS);
-    assert_int_equal(node_unlink(ns, "a"), -EROFS);
-    assert_int_equal(node_change(ns, look("a").id, NULL, &ch, &st), -EROFS);
-    assert_int_equal(node_create(ns, "c", &me, O_CREAT | O_WRONLY, true, &st, &other), -EROFS);
-    assert_int_equal(node_open(ns, look("b").id, O_WRONLY, true, &other), -EROFS);
+    assert_all_is_refused(h);
     assert_shows("b", "text b");
     assert_reads(h, "new");
     assert_int_equal(node_release(ns, h), -EROFS);
     assert_shows("b", "text b");
+}
+
+/* Nobody's commit has failed: the image could not be settled, or a read has found out that it is
+ * another's. */
+static void
+all_is_refused_whoever_has_found_out(void **state)
+{
+    struct handle *h;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        make_file("a", "old");
+        make_file("b", "text b");
+        h = open_file("a", O_RDWR);
+        memory.sync_fails = i == 0;
+        if (i == 1)
+            store_set_read_only(store, -EBUSY, "it is another's");
+        assert_int_equal(nodes_settle(ns), i == 0 ? -EIO : -EROFS);
+        memory.sync_fails = false;
+        assert_all_is_refused(h);
+        assert_reads(h, "old");
+        release(h);
+        close_nodes();
+        open_nodes(false);
+    }
 }
 
 static void
@@ -1838,6 +1873,7 @@ static const struct CMUnitTest tests[] = {
     CASE(truncation_at_open_drops_setuid_for_others_than_root),
     CASE(settling_marks_the_image_clean_and_stores_no_bytes),
     CASE(after_a_failed_flush_everything_is_read_only_and_reads_go_on),
+    CASE(all_is_refused_whoever_has_found_out),
     CASE(a_failed_rename_leaves_both_names),
     CASE(a_read_only_mount_changes_nothing),
     CASE(damaged_content_is_an_error_and_never_blank),
