@@ -11,6 +11,7 @@
 #include "cli/image.h"
 #include "cli/mountstatus.h"
 #include "cli/owner.h"
+#include "cli/where.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -730,11 +731,21 @@ choose_user(struct doctor *d, const char *asked)
 static int
 find_patient(struct doctor *d, const char *what)
 {
+    AUTO_FREE char *image = NULL;
+    struct stat st;
     int r;
 
-    d->dir = mountinfo_realpath(what);
-    if (d->dir)
+    d->dir = where_of_image(what);
+    if (!d->dir)
+        d->dir = mountinfo_realpath(what);
+    image = d->dir ? where_image_of(d->dir) : NULL;
+    if (image || (d->dir && (stat(d->dir, &st) < 0 || S_ISDIR(st.st_mode))))
         return 0;
+    if (d->dir)
+        return report(-EIO,
+                      "%s: is mounted nowhere, and is no directory; what to do: name the one "
+                      "where it is to be mounted",
+                      what);
     if (strchr(what, '/')) {
         d->dir = strdup(what); /* a check will say that it is not there */
         return d->dir ? 0 : report(-ENOMEM, "out of memory");

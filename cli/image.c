@@ -5,6 +5,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "base/utf8.h"
+#include "cli/where.h"
 #include "core/check.h"
 #include "core/dev_nbd.h"
 #include <errno.h>
@@ -46,8 +47,13 @@ image_advise(const char *path, int r)
          "somebody changed it without its key: do not use it; restore a backup you trust"},
     };
 
+    AUTO_FREE char *dir = r == -EBUSY ? where_of_image(path) : NULL;
+
     for (size_t i = 0; i < sizeof advice / sizeof advice[0]; i++) {
-        if (advice[i].finding == r)
+        if (advice[i].finding == r && dir)
+            report(r, "%s: %s; what to do: \"vnvram unmount %s\", where it is mounted", path,
+                   finding_name(r), dir);
+        else if (advice[i].finding == r)
             report(r, "%s: %s; what to do: %s", path, finding_name(r), advice[i].next);
     }
     return finding_exit_code(r);

@@ -4,6 +4,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "cli/where.h"
 #include "config.h"
 #include <errno.h>
 #include <limits.h>
@@ -58,7 +59,8 @@ static const struct command commands[] = {
      cmd_mount, NULL},
     {"unmount", FOR_UNMOUNT, 1, 1, "DIRECTORY|IMAGE", "Unmount, and return when the image is free",
      cmd_unmount, NULL},
-    {"status", FOR_STATUS, 0, 1, "[DIRECTORY]", "Tell whether mounts are well", cmd_status, NULL},
+    {"status", FOR_STATUS, 0, 1, "[DIRECTORY|IMAGE]", "Tell whether mounts are well", cmd_status,
+     NULL},
     {"doctor", FOR_DOCTOR, 1, 1, "DIRECTORY|DOMAIN",
      "Look for what usually goes wrong around a mount", cmd_doctor, NULL},
     {0},
@@ -107,6 +109,29 @@ print_overview(FILE *out)
           out);
 }
 
+/* What is to be an image, where a directory will not do. */
+static const char *
+image_argument(const struct command *c, const struct options *o)
+{
+    if (c->where == FOR_KEY)
+        return o->args[1];
+    return strncmp(c->synopsis, "IMAGE", 5) == 0 && c->synopsis[5] != '|' ? o->args[0] : NULL;
+}
+
+/* Whoever works on a mount takes its directory for the image. */
+static int
+refuse_mount_point(const struct command *c, const struct options *o)
+{
+    const char *path = image_argument(c, o);
+    AUTO_FREE char *image = path ? where_image_of(path) : NULL;
+
+    if (!image)
+        return 0;
+    return report(-EISDIR,
+                  "%s: the directory where an image is mounted; what to do: name the image, %s",
+                  path, image);
+}
+
 /* Parses for @c and runs it. */
 static int
 run(const struct command *c, bool helper, int argc, char **argv)
@@ -126,6 +151,9 @@ run(const struct command *c, bool helper, int argc, char **argv)
                helper ? "" : "vnvram ", c->name, *c->synopsis ? " " : "", c->synopsis);
         return EXIT_USAGE;
     }
+    r = refuse_mount_point(c, &o);
+    if (r < 0)
+        return finding_exit_code(r);
     progress_show(o.progress || isatty(STDERR_FILENO));
     return c->run(&o);
 }

@@ -5,9 +5,11 @@
 #include "cli/cli.h"
 #include "cli/image.h"
 #include "cli/mountstatus.h"
+#include "cli/where.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 static void
 print_text(const struct mount_status *s)
@@ -73,10 +75,19 @@ print_json(const struct mount_status *list, size_t n)
     json_object_put(o);
 }
 
+static bool
+is_directory(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static int
 status_one(struct mount_status **list, size_t *n, const char *what)
 {
-    AUTO_FREE char *dir = mountinfo_realpath(what);
+    AUTO_FREE char *mounted_on = where_of_image(what);
+    AUTO_FREE char *dir = mountinfo_realpath(mounted_on ?: what);
     int r;
 
     if (!dir)
@@ -85,6 +96,8 @@ status_one(struct mount_status **list, size_t *n, const char *what)
     if (!*list)
         return report(-ENOMEM, "out of memory");
     r = mount_status_one(*list, dir);
+    if (r == -ENOENT && !is_directory(dir))
+        return report(-EIO, "%s: not mounted by vnvram", what);
     if (r == -ENOENT)
         return report(-EIO, "%s: not mounted by vnvram; \"vnvram doctor %s\" tells more", what,
                       what);
@@ -102,7 +115,7 @@ cmd_status(struct options *o)
     int r;
 
     if (o->all == (o->n_args == 1)) {
-        report(0, "status needs a directory, or --all");
+        report(0, "status needs a directory or an image, or --all");
         return EXIT_USAGE;
     }
     r = o->all ? mount_status_all(&list, &n) : status_one(&list, &n, o->args[0]);

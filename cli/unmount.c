@@ -5,9 +5,8 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
-#include "core/dev.h"
+#include "cli/where.h"
 #include "core/holder.h"
-#include "fs/mountinfo.h"
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -44,124 +43,6 @@ target_fini(struct target *t)
     mount_entry_fini(&t->mount);
     if (t->pidfd >= 0)
         close(t->pidfd);
-}
-
-/* ---- which mount -------------------------------------------------------------------------------
- */
-
-struct by_image {
-    struct stat st;
-    char *dir; /* the last one found */
-    unsigned n;
-};
-
-static int
-look_for_image(void *arg, const struct mount_entry *m)
-{
-    struct by_image *b = arg;
-    struct stat st;
-
-    if (!mount_entry_is_ours(m) || stat(m->source, &st) < 0)
-        return 0;
-    if (S_ISBLK(st.st_mode) && S_ISBLK(b->st.st_mode)
-            ? st.st_rdev != b->st.st_rdev
-            : st.st_dev != b->st.st_dev || st.st_ino != b->st.st_ino)
-        return 0;
-    b->n++;
-    free(b->dir);
-    b->dir = strdup(m->dir);
-    return b->dir ? 0 : -ENOMEM;
-}
-
-/* An image that is handed over has two mounts, or more. */
-static bool
-is_only_mount(const struct stat *image)
-{
-    struct by_image b = {.st = *image};
-    int r = mountinfo_each(look_for_image, &b);
-
-    free(b.dir);
-    return r == 0 && b.n <= 1;
-}
-
-/* Of one that was found otherwise than by its path; -EBUSY is reported. */
-static int
-find_on_top(struct mount_entry *m, const char *dir)
-{
-    int r = mountinfo_find(m, dir);
-
-    if (r < 0 || mount_entry_is_ours(m))
-        return r;
-    mount_entry_fini(m);
-    return report(-EBUSY, "%s: something else is mounted over it; what to do: unmount that first",
-                  dir);
-}
-
-static int
-find_by_path(struct mount_entry *m, const char *what)
-{
-    AUTO_FREE char *dir = mountinfo_realpath(what);
-    struct by_image b = {0};
-    int r = dir ? mountinfo_find(m, dir) : -errno;
-
-    if (r == 0 && mount_entry_is_ours(m))
-        return 0;
-    if (r == 0)
-        mount_entry_fini(m);
-    if (!dir)
-        return report(r, "%s: %s", what, errno_text(r));
-    if (stat(dir, &b.st) == 0 && !S_ISDIR(b.st.st_mode)) {
-        r = mountinfo_each(look_for_image, &b);
-        if (r == 0 && b.dir)
-            r = find_on_top(m, b.dir);
-        else if (r == 0)
-            r = -ENOENT;
-        free(b.dir);
-        if (r == 0 || r == -EBUSY)
-            return r;
-    }
-    return report(-ENOTCONN, "%s: not mounted by vnvram", what);
-}
-
-struct by_source {
-    char *name, *dir; /* dir: the last one found */
-};
-
-static int
-look_for_source(void *arg, const struct mount_entry *m)
-{
-    struct by_source *b = arg;
-
-    if (!mount_entry_is_ours(m) || strcmp(m->source, b->name) != 0)
-        return 0;
-    free(b->dir);
-    b->dir = strdup(m->dir);
-    return b->dir ? 0 : -ENOMEM;
-}
-
-/* The mount of an image that no path leads to. */
-static int
-find_by_uri(struct mount_entry *m, const char *uri)
-{
-    struct by_source b = {.name = dev_real_name(uri)};
-    int r = b.name ? mountinfo_each(look_for_source, &b) : -EINVAL; /* reported there */
-
-    if (r == 0)
-        r = b.dir ? find_on_top(m, b.dir) : -ENOENT;
-    free(b.name);
-    free(b.dir);
-    return r == 0 || r == -EINVAL || r == -EBUSY
-               ? r
-               : report(-ENOTCONN, "%s: not mounted by vnvram", uri);
-}
-
-/* @what is a mount point or an image that is mounted. */
-static int
-find_mount(struct mount_entry *m, const char *what)
-{
-    if (!dev_is_path(what))
-        return find_by_uri(m, what);
-    return find_by_path(m, what);
 }
 
 /* ---- whose mount -------------------------------------------------------------------------------
@@ -216,7 +97,7 @@ find_daemon(struct target *t)
     struct holder h;
     struct stat st;
 
-    if (stat(t->mount.source, &st) == 0 && is_only_mount(&st) && holder_find(&h, &st) &&
+    if (stat(t->mount.source, &st) == 0 && where_is_only(&st) && holder_find(&h, &st) &&
         strcmp(h.comm, "vnvram") == 0)
         t->pid = h.pid;
     if (t->pid == 0)
@@ -320,6 +201,20 @@ is_target(void *arg, const struct mount_entry *m)
     return m->dev == t->mount.dev && mount_entry_is_ours(m);
 }
 
+/* A bind mount, say: the daemon serves it on. */
+static int
+look_beside(void *arg, const struct mount_entry *m)
+{
+    const struct target *t = arg;
+
+    if (is_target(arg, m) == 0)
+        return 0;
+    return report(-EBUSY,
+                  "%s: unmounted, but %s is the same mount (mount --bind), and process %d goes on "
+                  "for it; what to do: \"vnvram unmount %s\"",
+                  t->mount.dir, m->dir, (int)t->pid, m->dir);
+}
+
 static bool
 has_mount(const char *pid, const struct target *t, const struct stat *own)
 {
@@ -360,8 +255,13 @@ look_in_namespaces(const struct target *t)
 static int
 wait_for_end(const struct target *t)
 {
+    int r;
+
     if (has_ended(t, LOOK_AFTER_MS))
         return 0;
+    r = mountinfo_each(look_beside, (void *)t);
+    if (r < 0)
+        return r;
     look_in_namespaces(t);
     if (has_ended(t, END_WAIT_MS - LOOK_AFTER_MS))
         return 0;
@@ -507,7 +407,7 @@ int
 cmd_unmount(struct options *o)
 {
     AUTO(target_fini) struct target t = {.pidfd = -1};
-    int r = find_mount(&t.mount, o->args[0]);
+    int r = where_find(&t.mount, o->args[0]);
 
     if (r < 0)
         return finding_exit_code(r);
