@@ -39,7 +39,8 @@ image_advise(const char *path, int r)
         {-EPROTONOSUPPORT, "use the version of vnvram that made it, or a newer one"},
         {-ERANGE, "restore it whole from a backup: a copy must have every byte"},
         {-EBUSY, "unmount it where it is mounted (\"vnvram unmount\"), or wait for the command "
-                 "that has it"},
+                 "that has it; if another host has it, and only if that one is certainly dead, or "
+                 "can no longer write there: \"-o takeover\" (other commands: --takeover)"},
         {-ESTALE,
          "an older state was put in place of a newer one: find the newest; \"vnvram mount -o "
          "accept_rollback\" takes this one, and what its anchor knew is forgotten"},

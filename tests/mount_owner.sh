@@ -92,7 +92,8 @@ play() {
 
     check_exit 11 "$1: host b is refused" "$VNVRAM" mount -o host_id=b "$second" b
     matches "$1: told by whom" "$ERR" 'in use by host "a" \(owner of epoch 2 since 20'
-    matches "$1: and what to do" "$ERR" '"-o takeover"'
+    matches "$1: and what to do, if a lives" "$ERR" 'what to do: unmount it where it is mounted'
+    matches "$1: and if it is dead" "$ERR" 'what to do: .*only if that one is certainly dead.*"-o takeover"'
     if [ "$1" = loop ]; then # each of them waits for a while
         check_exit 11 "$1: grow is, too" "$VNVRAM" grow --host-id=b --slots 2x4K "$second"
         check_exit 11 "$1: and reserve" "$VNVRAM" reserve --host-id=b "$second" x 4K
