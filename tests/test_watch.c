@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 /* after the above */
 #include <cmocka.h>
@@ -115,6 +116,38 @@ what_is_told_once_is_not_missed(void **state)
     assert_int_equal(ask(0, pair[0], POLLPRI, 0), 0);
 }
 
+/* Not even if it was made in vain: a regular file cannot be in one.  Then it is poll(2) that is
+ * asked, and nobody tries again. */
+static void
+what_is_told_once_is_not_missed_without_a_set(void **state)
+{
+    AUTO_FD int file = memfd_create("regular", MFD_CLOEXEC);
+    struct pollfd fds[] = {{.fd = pair[0], .events = POLLPRI}, {.fd = file}};
+    char byte = 1;
+
+    (void)state;
+    assert_true(file >= 0);
+    assert_int_equal(watch_poll(&w, 0, fds, 2, 0), 0);
+    assert_int_equal(watch_poll(&w, 0, fds, 2, 0), 1);
+    assert_int_equal(fds[0].revents, POLLPRI);
+    assert_int_equal(fds[1].revents, 0);
+    assert_int_equal(w.epoll, -1);
+    for (int i = 0; i < TIMES; i++)
+        assert_int_equal(watch_poll(&w, 0, fds, 2, 0), 0);
+    fds[0].events = POLLIN;
+    for (int i = 0; i < TIMES; i++) {
+        assert_int_equal(watch_poll(&w, 0, fds, 2, 0), 0);
+        assert_int_equal(write(pair[1], &byte, 1), 1);
+        assert_int_equal(watch_poll(&w, 0, fds, 2, SOON_MS), 1);
+        assert_int_equal(fds[0].revents, POLLIN);
+        assert_int_equal(read(pair[0], &byte, 1), 1);
+    }
+    /* What is asked anew may have one again. */
+    for (int i = 0; i < TIMES; i++)
+        assert_int_equal(watch_poll(&w, 1, fds, 1, 0), 0);
+    assert_true(w.epoll >= 0);
+}
+
 int
 main(void)
 {
@@ -123,6 +156,8 @@ main(void)
         cmocka_unit_test_setup_teardown(a_new_file_under_an_old_number_is_heard, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_was_closed_here_is_heard_no_more, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_told_once_is_not_missed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_told_once_is_not_missed_without_a_set, set_up,
+                                        tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

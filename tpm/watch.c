@@ -3,7 +3,6 @@
 #include "base/scope.h"
 #include <assert.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <sys/epoll.h>
 
 /* The bits are the same ones, in Linux. */
@@ -34,6 +33,7 @@ forget(struct watch *w)
 {
     scope_close(&w->epoll);
     w->epoll = -1;
+    w->failed = false;
 }
 
 static void
@@ -41,13 +41,14 @@ make(struct watch *w)
 {
     AUTO_FD int epoll = epoll_create1(EPOLL_CLOEXEC);
 
-    for (nfds_t i = 0; epoll >= 0 && i < w->n; i++) {
+    w->failed = epoll < 0;
+    for (nfds_t i = 0; !w->failed && i < w->n; i++) {
         struct epoll_event event = {.events = (uint32_t)w->fds[i].events, .data.u64 = i};
 
-        if (w->fds[i].fd >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, w->fds[i].fd, &event) < 0)
-            return;
+        w->failed = w->fds[i].fd >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, w->fds[i].fd, &event) < 0;
     }
-    w->epoll = steal_fd(&epoll);
+    if (!w->failed)
+        w->epoll = steal_fd(&epoll);
 }
 
 static int
@@ -63,8 +64,8 @@ wait(const struct watch *w, struct pollfd *fds, nfds_t n, int timeout_ms)
     return found;
 }
 
-/* The file of the mounts tells of a change once, and making the set may have been what it was told.
- */
+/* The file of the mounts tells of a change once, and making the set may have been what it was told,
+ * whether there is one now or not. */
 static int
 look_at_all(struct pollfd *fds, nfds_t n)
 {
@@ -80,8 +81,6 @@ look_at_all(struct pollfd *fds, nfds_t n)
 int
 watch_poll(struct watch *w, uint64_t edition, struct pollfd *fds, nfds_t n, int timeout_ms)
 {
-    int found = 0;
-
     assert(n <= WATCH_MAX);
     if (!is_same(w, edition, fds, n)) {
         forget(w);
@@ -91,11 +90,13 @@ watch_poll(struct watch *w, uint64_t edition, struct pollfd *fds, nfds_t n, int 
             w->fds[i] = fds[i];
         return poll(fds, n, timeout_ms);
     }
-    if (w->epoll < 0) {
+    if (w->epoll < 0 && !w->failed) {
+        int found = 0;
+
         make(w);
         found = look_at_all(fds, n);
+        if (found > 0)
+            return found;
     }
-    if (w->epoll < 0)
-        return poll(fds, n, timeout_ms);
-    return found > 0 ? found : wait(w, fds, n, timeout_ms);
+    return w->failed ? poll(fds, n, timeout_ms) : wait(w, fds, n, timeout_ms);
 }

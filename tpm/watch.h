@@ -6,12 +6,14 @@
 #define VNVRAM_TPM_WATCH_H
 
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { WATCH_MAX = 8 };
 
 struct watch {
-    int epoll; /* -1: there is no set */
+    int epoll;   /* -1: there is no set, */
+    bool failed; /* and none of what is asked can be made */
     uint64_t edition;
     nfds_t n;
     struct pollfd fds[WATCH_MAX]; /* what was asked last */
