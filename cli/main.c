@@ -4,6 +4,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "cli/cli.h"
+#include "cli/guess.h"
 #include "cli/where.h"
 #include "config.h"
 #include <errno.h>
@@ -158,6 +159,25 @@ run(const struct command *c, bool helper, int argc, char **argv)
     return c->run(&o);
 }
 
+static int
+unknown_command(const char *name)
+{
+    struct guess g;
+
+    guess_init(&g, name);
+    for (const struct command *c = commands; c->name; c++)
+        guess_try(&g, "", c->name);
+    guess_try(&g, "", "help");
+    if (*g.best)
+        report(0,
+               "there is no command \"%s\": did you mean \"%s\"? \"vnvram help\" lists those that "
+               "are there",
+               name, g.best);
+    else
+        report(0, "there is no command \"%s\"; \"vnvram help\" lists those that are there", name);
+    return EXIT_USAGE;
+}
+
 /* vnvram's own command line: argv[1] is the command. */
 static int
 run_vnvram(int argc, char **argv)
@@ -190,8 +210,7 @@ run_vnvram(int argc, char **argv)
         if (c)
             return run(c, false, argc - 1, argv + 1);
     }
-    report(0, "there is no command \"%s\"; \"vnvram help\" lists those that are there", name);
-    return EXIT_USAGE;
+    return unknown_command(name);
 }
 
 int

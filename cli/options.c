@@ -2,6 +2,7 @@
 #include "cli/options.h"
 #include "base/report.h"
 #include "base/scope.h"
+#include "cli/guess.h"
 #include <assert.h>
 #include <errno.h>
 #include <fnmatch.h>
@@ -98,6 +99,15 @@ swallow(struct options *o, const struct option_row *row, const char *name, const
     return 0;
 }
 
+static int
+refuse_remount(struct options *o, const struct option_row *row, const char *name, const char *value)
+{
+    (void)o, (void)row, (void)name, (void)value;
+    return report(-EINVAL,
+                  "a mount keeps the options that it was made with; what to do: unmount it, "
+                  "and mount it again with others");
+}
+
 /* Libfuse splits again: a comma inside quotes (SELinux categories) takes a backslash. */
 static int
 set_kernel(struct options *o, const struct option_row *row, const char *name, const char *value)
@@ -123,14 +133,15 @@ set_kernel(struct options *o, const struct option_row *row, const char *name, co
 }
 
 static int
-set_number(const char *name, const char *value, int base, unsigned long max, unsigned long *out)
+set_number(const char *name, const char *value, int base, unsigned long max, const char *expected,
+           unsigned long *out)
 {
     char *end;
 
     errno = 0;
     *out = strtoul(value, &end, base);
     if (errno != 0 || *end != '\0' || *value < '0' || *value > '9' || *out > max)
-        return bad_value(name, value, base == 8 ? "an octal mode" : "a number in range");
+        return bad_value(name, value, expected);
     return 0;
 }
 
@@ -145,7 +156,7 @@ set_uid(struct options *o, const struct option_row *row, const char *name, const
         *uid = pw->pw_uid;
         return 0;
     }
-    if (set_number(name, value, 10, UINT32_MAX - 1UL, &n) < 0)
+    if (set_number(name, value, 10, UINT32_MAX - 1UL, "a user of this system or a number", &n) < 0)
         return -EINVAL;
     *uid = (uid_t)n;
     return 0;
@@ -162,7 +173,7 @@ set_gid(struct options *o, const struct option_row *row, const char *name, const
         *gid = gr->gr_gid;
         return 0;
     }
-    if (set_number(name, value, 10, UINT32_MAX - 1UL, &n) < 0)
+    if (set_number(name, value, 10, UINT32_MAX - 1UL, "a group of this system or a number", &n) < 0)
         return -EINVAL;
     *gid = (gid_t)n;
     return 0;
@@ -173,7 +184,7 @@ set_umask(struct options *o, const struct option_row *row, const char *name, con
 {
     unsigned long n;
 
-    if (set_number(name, value, 8, 0777, &n) < 0)
+    if (set_number(name, value, 8, 0777, "an octal mode", &n) < 0)
         return -EINVAL;
     *(mode_t *)((char *)o + row->field) = (mode_t)n;
     return 0;
@@ -185,7 +196,7 @@ set_ctrl_fd(struct options *o, const struct option_row *row, const char *name, c
     unsigned long n;
 
     (void)row;
-    if (set_number(name, value, 10, INT32_MAX, &n) < 0)
+    if (set_number(name, value, 10, INT32_MAX, "a descriptor above 2", &n) < 0)
         return -EINVAL;
     if (n <= 2)
         return bad_value(name, value, "a descriptor above 2");
@@ -199,7 +210,7 @@ set_reconnect(struct options *o, const struct option_row *row, const char *name,
     unsigned long n;
 
     (void)row;
-    if (set_number(name, value, 10, 24 * 60 * 60, &n) < 0)
+    if (set_number(name, value, 10, 24 * 60 * 60, "a number of seconds, a day at most", &n) < 0)
         return -EINVAL;
     o->dev.reconnect_s = (unsigned)n;
     return 0;
@@ -317,7 +328,10 @@ set_slots(struct options *o, const struct option_row *row, const char *name, con
         count = strtoul(part, &x, 10);
         if (*part < '0' || *part > '9' || *x != 'x' || count == 0 || count > MAX_SLOTS ||
             parse_size(x + 1, &capacity) < 0 || capacity == 0 || capacity > MAX_CAPACITY)
-            return bad_value(name, part, "COUNTxSIZE, such as 8x64K");
+            return report(-EINVAL,
+                          "option %s: \"%s\" is not COUNTxSIZE, such as 8x64K, with at most %d "
+                          "slots of at most %d MiB",
+                          name, part, MAX_SLOTS, MAX_CAPACITY >> 20);
         o->classes[o->n_classes++] =
             (struct slot_class){.count = (uint32_t)count, .capacity = (uint32_t)capacity};
     }
@@ -409,7 +423,7 @@ set_slot(struct options *o, const struct option_row *row, const char *name, cons
     unsigned long n;
 
     (void)row;
-    if (set_number(name, value, 10, KEYSLOT_COUNT - 1, &n) < 0)
+    if (set_number(name, value, 10, KEYSLOT_COUNT - 1, "a key slot, 0 to 7", &n) < 0)
         return -EINVAL;
     o->slot = (int)n;
     return 0;
@@ -617,13 +631,25 @@ static const struct option_row rows[] = {
      "norelatime|strictatime|nostrictatime|lazytime|nolazytime|diratime|nodiratime|mand|nomand|"
      "iversion|noiversion|x-*|X-*",
      NULL, "taken and not used here", FOR_MOUNT, .word = true, .set = swallow},
+    {"remount", NULL, NULL, FOR_MOUNT, .word = true, .set = refuse_remount},
     {"comment|x-*|X-*|uhelper|helper|user", "TEXT", NULL, FOR_MOUNT, .word = true, .set = swallow},
 };
 
-enum { N_ROWS = sizeof rows / sizeof rows[0], LONG_BASE = 256 };
+enum { N_ROWS = sizeof rows / sizeof rows[0], LONG_BASE = 256, SHOWN_NAMES = 76 };
 
 /* ---- --help and --list-options ------------------------------------------------------------------
  */
+
+/* How much of alternatives fits into SHOWN_NAMES, none of them cut. */
+static int
+whole_names(const char *names)
+{
+    int n = SHOWN_NAMES;
+
+    while (n > 0 && names[n - 1] != '|')
+        n--;
+    return n;
+}
 
 static void
 print_help_row(const struct option_row *row)
@@ -631,8 +657,8 @@ print_help_row(const struct option_row *row)
     char left[96];
     int n;
 
-    if (strlen(row->name) > 76) /* what nobody looks for one by one */
-        n = snprintf(left, sizeof left, "%.*s...", 76, row->name);
+    if (strlen(row->name) > SHOWN_NAMES) /* what nobody looks for one by one */
+        n = snprintf(left, sizeof left, "%.*s...", whole_names(row->name), row->name);
     else if (row->word)
         n = snprintf(left, sizeof left, "%s", row->name);
     else if (row->letter && !*row->name)
@@ -706,11 +732,33 @@ row_has(const struct option_row *row, const char *name)
     return false;
 }
 
+/* Of what was mistyped, the option that it comes nearest to, switch or word. */
+static int
+unknown_option(unsigned where, const char *shown, const char *typed)
+{
+    struct guess g;
+
+    guess_init(&g, typed);
+    for (size_t i = 0; i < N_ROWS; i++) {
+        AUTO_FREE char *copy = rows[i].help && rows[i].where & where ? strdup(rows[i].name) : NULL;
+        char *rest = copy;
+
+        for (const char *name; (name = strsep(&rest, "|")) != NULL;)
+            guess_try(&g, rows[i].word ? "-o " : "--", name);
+    }
+    if (*g.best)
+        return report(-EINVAL,
+                      "unknown option %s: did you mean %s? --help lists those that are there",
+                      shown, g.best);
+    return report(-EINVAL, "unknown option %s; --help lists those that are there", shown);
+}
+
 static int
 parse_word(struct options *o, unsigned where, char *word)
 {
     char *value = strchr(word, '=');
     const struct option_row *other = NULL;
+    char shown[64];
 
     if (value)
         *value++ = '\0';
@@ -728,7 +776,8 @@ parse_word(struct options *o, unsigned where, char *word)
                       other->arg ? "an argument is missing" : "takes no argument");
     if (o->sloppy)
         return 0;
-    return report(-EINVAL, "unknown option -o %s; --help lists those that are there", word);
+    snprintf(shown, sizeof shown, "-o %s", word);
+    return unknown_option(where, shown, word);
 }
 
 /* Splits at commas, but for those between double quotes (SELinux contexts).  Words with a key lie
@@ -830,7 +879,7 @@ row_of(unsigned where, int c)
 }
 
 static int
-unknown_switch(int c, const char *arg)
+unknown_switch(unsigned where, int c, const char *arg)
 {
     if (optopt > 0 && optopt < LONG_BASE)
         return report(-EINVAL,
@@ -841,7 +890,7 @@ unknown_switch(int c, const char *arg)
         return report(-EINVAL, "option %s: an argument is missing", arg);
     if (optopt >= LONG_BASE)
         return report(-EINVAL, "option %s: takes no argument", arg);
-    return report(-EINVAL, "unknown option %s; --help lists those that are there", arg);
+    return unknown_option(where, arg, arg);
 }
 
 int
@@ -873,7 +922,7 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
         if (c == 'o')
             r = parse_words(o, where, optarg, parse_word);
         else if (!row)
-            r = unknown_switch(c, argv[optind - 1]);
+            r = unknown_switch(where, c, argv[optind - 1]);
         else if (row->set)
             r = row->set(o, row, row->name, optarg);
         else if (strcmp(row->name, "help") == 0)
