@@ -58,7 +58,9 @@ find_place(struct place *p, const struct options *o)
     if (o->swtpm_form == SWTPM_FORM_DIR || o->swtpm_form == SWTPM_FORM_LINEAR)
         return find_state_place(p, o);
     if (n_names != 1 && !p->is_directory)
-        return report(-EINVAL, "%s: is not a directory, and takes one file: name it", p->path);
+        return report(
+            -EINVAL, "%s: is not a directory, and can take one file only: name one, or a directory",
+            p->path);
     return 0;
 }
 

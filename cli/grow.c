@@ -38,6 +38,7 @@ grow(struct options *o)
     struct store_info before, after;
     char added[SIZE_TEXT], text[SIZE_TEXT];
     uint64_t size = 0;
+    uint32_t n;
     int r = image_open_to_change(&image, o, o->args[0]);
 
     if (r < 0)
@@ -51,10 +52,10 @@ grow(struct options *o)
     if (r < 0)
         return finding_exit_code(r);
     store_get_info(image.store, &after);
-    printf("%s: %" PRIu32 " slots added, for %s more: %" PRIu32 " slots in %s\n", o->args[0],
-           after.slots_total - before.slots_total,
-           size_text(added, after.bytes_total - before.bytes_total), after.slots_total,
-           size_text(text, after.image_size));
+    n = after.slots_total - before.slots_total;
+    printf("%s: %" PRIu32 " slot%s added, for %s more: %" PRIu32 " slots in %s\n", o->args[0], n,
+           n == 1 ? "" : "s", size_text(added, after.bytes_total - before.bytes_total),
+           after.slots_total, size_text(text, after.image_size));
     return EXIT_DONE;
 }
 

@@ -246,14 +246,17 @@ look_without_key(struct look *l, struct dev *d)
 {
     struct directory newest = {0};
     struct store_info *info = &l->info;
-    int r = read_superblock(&l->sb, d);
+    int r = read_superblock(&l->sb, d), why = 0;
 
     if (r < 0)
         return r;
     for (int i = 0; i < 2; i++) {
         struct directory dir;
 
-        if (read_directory(&dir, d, &l->sb, i) < 0)
+        r = read_directory(&dir, d, &l->sb, i);
+        if (r == -ERANGE)
+            why = r;
+        if (r < 0)
             continue;
         if (dir.generation > newest.generation) {
             directory_fini(&newest);
@@ -262,6 +265,8 @@ look_without_key(struct look *l, struct dev *d)
             directory_fini(&dir);
         }
     }
+    if (newest.generation == 0 && why < 0)
+        return why; /* truncated, as has been reported */
     if (newest.generation == 0)
         return report(-EUCLEAN, "%s: no directory can be read", d->name);
     memcpy(info->uuid, l->sb.uuid, UUID_SIZE);

@@ -80,7 +80,7 @@ keyring_open(struct keyring *k, struct options *o, bool with_new)
 
 /* The only time that it is shown; stdio would keep a copy in its buffer. */
 static int
-print_recovery_key(const struct secret *text)
+print_recovery_key(const struct secret *text, const char *image, int slot)
 {
     static const char before[] =
         "Recovery key, shown only now; write it down and keep it apart:\n\n    ",
@@ -91,7 +91,10 @@ print_recovery_key(const struct secret *text)
     if (write(STDOUT_FILENO, before, sizeof before - 1) < 0 ||
         write(STDOUT_FILENO, text->bytes, len) != (ssize_t)len ||
         write(STDOUT_FILENO, after, sizeof after - 1) < 0)
-        return report(-EIO, "the recovery key could not be shown: remove its slot and add another");
+        return report(-EIO,
+                      "%s: the recovery key of key slot %d could not be shown, and is lost; what "
+                      "to do: \"vnvram key remove --slot=%d\", and add another",
+                      image, slot, slot);
     return 0;
 }
 
@@ -129,7 +132,7 @@ key_add(struct options *o)
     if (r < 0)
         return r;
     printf("key slot %d: added\n", slot);
-    return text ? print_recovery_key(text) : 0;
+    return text ? print_recovery_key(text, o->args[1], slot) : 0;
 }
 
 static int
@@ -313,7 +316,7 @@ date_text(char buf[32], int64_t seconds)
 static void
 print_slot(int i, const struct keyslot *ks, int r, bool opens)
 {
-    char date[32], kdf[96] = "";
+    char date[32], kdf[96] = "", memory[SIZE_TEXT];
 
     if (r < 0) {
         printf("%d: %s\n", i,
@@ -323,8 +326,9 @@ print_slot(int i, const struct keyslot *ks, int r, bool opens)
         return;
     }
     if (ks->type == KEYSLOT_PASSPHRASE)
-        snprintf(kdf, sizeof kdf, ", Argon2id (%u MiB, %u passes, %u lanes)",
-                 ks->cost.memory / 1024, ks->cost.passes, ks->cost.lanes);
+        snprintf(kdf, sizeof kdf, ", Argon2id (%s, %u pass%s, %u lane%s)",
+                 size_text(memory, ks->cost.memory * UINT64_C(1024)), ks->cost.passes,
+                 ks->cost.passes == 1 ? "" : "es", ks->cost.lanes, ks->cost.lanes == 1 ? "" : "s");
     printf("%d: %s, %u bits%s, added %s%s\n", i, keyslot_type_name(ks->type), ks->kek_size * 8U,
            kdf, date_text(date, ks->created), opens ? ", opened by the key given" : "");
 }
@@ -360,7 +364,7 @@ print_slots(const struct options *o, const struct superblock *sb, int opened)
     if (o->json) {
         root = json_object_new_object();
         list = json_object_new_array();
-        json_object_object_add(root, "image", json_object_new_string(o->args[1]));
+        json_add_text(root, "image", o->args[1]);
         json_object_object_add(root, "cipher_bits", json_object_new_int(sb->key_size * 8));
         json_object_object_add(root, "key_epoch", json_object_new_int64(sb->key_epoch));
         json_object_object_add(root, "opened", opened >= 0 ? json_object_new_int(opened) : NULL);
@@ -376,8 +380,7 @@ print_slots(const struct options *o, const struct superblock *sb, int opened)
             json_object_array_add(list, slot_json(i, &ks, r));
     }
     if (o->json)
-        puts(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY));
-    json_object_put(root);
+        json_print(root);
 }
 
 static int
@@ -467,9 +470,15 @@ cmd_key(struct options *o)
             continue;
         if (o->new_key.given && !actions[i].takes_new)
             r = report(-EINVAL, "key %s takes no new key (-n)", o->args[0]);
+        else if (o->json && actions[i].run != key_list)
+            r = report(-EINVAL, "key %s has no answer in JSON: --json is for key list", o->args[0]);
         else
             r = actions[i].run(o);
-        return r == -EINVAL ? EXIT_USAGE : image_advise(o->args[1], r);
+        if (r == -EINVAL)
+            return EXIT_USAGE;
+        if (r == -EKEYREVOKED && !o->key.given)
+            return finding_exit_code(r); /* there is no key to leave out */
+        return image_advise(o->args[1], r);
     }
     report(-EINVAL,
            "key: there is no action \"%s\": add, remove, change, reseal, list, test or destroy",

@@ -438,7 +438,10 @@ static const struct option_row rows[] = {
     /* switches */
     {"help", NULL, "show this help", FOR_ALL, .letter = 'h'},
     {"list-options", NULL, "list all options, one a line", FOR_ALL, .set = NULL},
-    {"json", NULL, "answer in JSON, for programs", FOR_JSON, .set = set_true, .field = FIELD(json)},
+    {"json", NULL, "answer in JSON, for programs", FOR_JSON & ~FOR_KEY, .set = set_true,
+     .field = FIELD(json)},
+    {"json", NULL, "key list: answer in JSON, for programs", FOR_KEY, .set = set_true,
+     .field = FIELD(json)},
     {"progress", NULL, "tell how far it is though stderr is no terminal", FOR_PROGRESS,
      .set = set_true, .field = FIELD(progress)},
     {"profile", "tpm|vm",

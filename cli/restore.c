@@ -38,6 +38,14 @@ report_no_room(const char *where, const char *name, uint64_t len)
                   where, len, name);
 }
 
+/* After a list of @n. */
+static void
+tell_if_none(const char *where, size_t n)
+{
+    if (n == 0)
+        report_at(REPORT_NOTICE, 0, "%s: nothing is kept of what files held before", where);
+}
+
 static void
 print_restored(const char *where, const char *name, uint64_t len)
 {
@@ -135,7 +143,7 @@ list_image(struct options *o, const char *where)
     AUTO(image_close) struct open_image image = {0};
     AUTO_FREE struct entry *list = NULL;
     char text[SIZE_TEXT];
-    size_t n = 0;
+    size_t n = 0, shown = 0;
     int r = image_open_to_read(&image, o, where);
 
     if (r == 0)
@@ -148,7 +156,10 @@ list_image(struct options *o, const char *where)
         print_escaped(e->name);
         printf(": %s%s\n", size_text(text, e->previous.length),
                e->kind == ENTRY_FILE ? ", from before its last change" : ", deleted");
+        shown++;
     }
+    if (r == 0)
+        tell_if_none(where, shown);
     return r;
 }
 
@@ -284,6 +295,7 @@ list_mount(const struct site *s)
     AUTO_FREE struct dirent **names = NULL;
     char text[SIZE_TEXT];
     struct stat st, now;
+    size_t shown = 0;
     int n = scandirat(s->previous, ".", &names, NULL, alphasort);
 
     if (n < 0)
@@ -299,7 +311,9 @@ list_mount(const struct site *s)
                fstatat(s->root, d->d_name, &now, AT_SYMLINK_NOFOLLOW) == 0
                    ? ", from before its last change"
                    : ", deleted");
+        shown++;
     }
+    tell_if_none(s->where, shown);
     return 0;
 }
 

@@ -102,7 +102,7 @@ salvage_image(const char *path, const char *dir, struct options *o)
     r = store_salvage(d, keys_unlock, key, write_content, &out, &n, &lost);
     if (r == 0 && fsync(fd) < 0)
         r = report(-errno, "%s: cannot flush: %s", dir, errno_text(-errno));
-    printf("%s: %u contents whole, %u of which not enough is left\n", path, n, lost);
+    printf("%s: %u contents whole, %u damaged beyond saving\n", path, n, lost);
     if (r == 0)
         r = out.failed;
     if (r == 0 && n == 0) {

@@ -21,7 +21,8 @@
 struct subject {
     const char *name;
     struct vault *content;
-    bool stored; /* the three below are known */
+    bool missing; /* the image is whole, and has no such file */
+    bool stored;  /* the three below are known */
     uint64_t generation, slot, capacity;
 };
 
@@ -41,8 +42,9 @@ read_entry(void *arg, struct store *store)
     struct entry e;
     int r = store_find(store, s->name, &e);
 
-    if (r == 0 && e.kind != ENTRY_FILE)
-        r = -ENOENT;
+    s->missing = r == -ENOENT || (r == 0 && e.kind != ENTRY_FILE);
+    if (s->missing)
+        return -ENOENT;
     if (r < 0)
         return r;
     vault_freep(&s->content); /* of the look before */
@@ -65,7 +67,7 @@ read_from_image(struct subject *s, const char *image, struct options *o)
 
     if (r == 0 && l.key_missing)
         r = report(-ENOKEY, "%s: it is sealed, and no key was given", image);
-    if (r == -ENOENT && !s->stored)
+    if (r == -ENOENT && s->missing)
         return report(r, "%s: holds no file \"%s\"", image, s->name);
     if (r < 0)
         image_advise(image, r);

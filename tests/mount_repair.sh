@@ -123,7 +123,7 @@ matches "and how much else is in order" "$OUT" "image: 1 of [0-9]+ contents are 
 check_exit 5 "it has no other copy to be mended from" "$VNVRAM" check --repair a.img
 check_exit 5 "it is not mounted" "$VNVRAM" mount a.img mnt
 check_exit 0 "the rest can be salvaged" "$VNVRAM" check --salvage rest a.img
-matches "which counts it" "$OUT" '^a\.img: [0-9]+ contents whole, 1 of which not enough is left$'
+matches "which counts it" "$OUT" '^a\.img: [0-9]+ contents whole, 1 damaged beyond saving$'
 is "what b held before is there" "$(cat rest/b.*)" "old content of b"
 is "and so is the file with a long name" "$(cat rest/nnn*)" "content of the long one"
 check "or mounted with -o degraded" mounted a.img mnt -o degraded
