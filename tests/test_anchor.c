@@ -10,6 +10,7 @@
 #include "core/anchor.h"
 #include "core/store.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -49,22 +50,10 @@ new_image(uint8_t uuid)
 {
     const struct slot_class class = {2, BLOCK_SIZE};
     struct format_spec spec = {.classes = &class, .n_classes = 1, .uuid = {uuid}};
-    AUTO(sealer_freep) struct sealer *sealer = NULL;
-    struct superblock sb;
-    struct dev *d;
 
-    if (run.key) {
-        spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
-        spec.key_size = 32;
-        testseal_keyslots(1000, *run.key, spec.keyslots);
-        sealer = testseal_keyed(1000);
-    } else {
-        sealer = testseal_plain();
-    }
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    d = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(d, &spec, sealer), 0);
-    return d;
+    if (run.key)
+        testimage_seal(&spec, 1000, *run.key);
+    return testimage_new(&spec, 1000, 0);
 }
 
 /* An open image with its anchor. */
@@ -114,25 +103,7 @@ mount_close(struct mount *m)
 static int
 put_value(struct store *s, uint32_t value)
 {
-    struct change c = {.op = CHANGE_FILE,
-                       .name = "a",
-                       .has_content = true,
-                       .data = &value,
-                       .len = sizeof value,
-                       .attr = {.mode = 0600}};
-    struct entry e;
-    int r;
-
-    if (store_find(s, "a", &e) == 0) {
-        c.id = e.id;
-        c.slot = e.slot;
-        return store_commit(s, &c, 1, NULL);
-    }
-    c.id = store_new_id(s);
-    assert_int_equal(store_slot_take(s, sizeof value, "a", &c.slot), 0);
-    r = store_commit(s, &c, 1, NULL);
-    store_slot_drop(s, c.slot);
-    return r;
+    return testimage_put(s, "a", &value, sizeof value, NULL);
 }
 
 static uint32_t

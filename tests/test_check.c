@@ -6,6 +6,7 @@
 #include "base/scope.h"
 #include "core/check.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -27,20 +28,10 @@ format_image(bool sealed)
 {
     static const struct slot_class classes[] = {{4, 8192}};
     struct format_spec spec = {.classes = classes, .n_classes = 1, .uuid = {0xaa, 0xbb}};
-    AUTO(sealer_freep) struct sealer *sealer = NULL;
-    struct superblock sb;
-    struct dev *d;
 
-    if (sealed) {
-        spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
-        spec.key_size = 32;
-        testseal_keyslots(volume_key, user_key, spec.keyslots);
-    }
-    sealer = sealed ? testseal_keyed(volume_key) : testseal_plain();
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    d = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(d, &spec, sealer), 0);
-    return d;
+    if (sealed)
+        testimage_seal(&spec, volume_key, user_key);
+    return testimage_new(&spec, volume_key, 0);
 }
 
 static int
@@ -55,24 +46,7 @@ open_image(struct dev *d, const uint64_t *key, struct store **s)
 static void
 put(struct store *s, const char *name, const char *text)
 {
-    struct change c = {.op = CHANGE_FILE,
-                       .name = name,
-                       .has_content = true,
-                       .data = text,
-                       .len = strlen(text),
-                       .attr = {.mode = 0600}};
-    struct entry e;
-
-    if (store_find(s, name, &e) == 0) {
-        c.id = e.id;
-        c.slot = e.slot;
-        store_slot_hold(s, c.slot);
-    } else {
-        c.id = store_new_id(s);
-        assert_int_equal(store_slot_take(s, c.len, name, &c.slot), 0);
-    }
-    assert_int_equal(store_commit(s, &c, 1, NULL), 0);
-    store_slot_drop(s, c.slot);
+    assert_int_equal(testimage_put(s, name, text, strlen(text), NULL), 0);
 }
 
 /* "b" is written, then "a" twice; settled or not. */
@@ -93,48 +67,11 @@ written_image(bool sealed, bool settled)
     return left;
 }
 
-static struct superblock
-superblock_of(struct dev *d)
-{
-    struct superblock sb;
-    uint8_t buf[BLOCK_SIZE];
-
-    faultdev_peek(d, buf, sizeof buf, SUPERBLOCK_A);
-    assert_int_equal(superblock_decode(&sb, buf), 0);
-    return sb;
-}
-
-static unsigned
-newest_directory(struct dev *d)
-{
-    const struct superblock sb = superblock_of(d);
-    uint64_t generation[2], len;
-    uint8_t buf[BLOCK_SIZE];
-
-    for (int i = 0; i < 2; i++) {
-        faultdev_peek(d, buf, sizeof buf, sb.dir_off[i]);
-        assert_int_equal(directory_peek(buf, sb.dir_capacity, &len, &generation[i]), 0);
-    }
-    return generation[1] > generation[0];
-}
-
 /* Decodes directory @index, lets @edit change it and writes it, made good. */
 static void
 edit_directory(struct dev *d, unsigned index, void (*edit)(struct directory *))
 {
-    const struct superblock sb = superblock_of(d);
-    AUTO(sealer_freep)
-    struct sealer *sealer = sb.seal_mode ? testseal_keyed(volume_key) : testseal_plain();
-    AUTO(directory_fini) struct directory dir = {0};
-    uint8_t buf[BLOCK_SIZE];
-
-    faultdev_peek(d, buf, sizeof buf, sb.dir_off[index]);
-    assert_int_equal(directory_decode(&dir, buf, sizeof buf, &sb), 0);
-    edit(&dir);
-    memset(buf, 0, sizeof buf);
-    directory_encode(&dir, sb.uuid, buf);
-    assert_int_equal(format_seal(sealer, SEAL_DIRECTORY, buf, sizeof buf), 0);
-    faultdev_poke(d, buf, sizeof buf, sb.dir_off[index]);
+    testimage_edit_directory(d, index, volume_key, edit);
 }
 
 /* The place of a content of @name that the newest directory names. */

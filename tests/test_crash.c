@@ -12,6 +12,7 @@
 #include "base/scope.h"
 #include "core/store.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -920,22 +921,12 @@ new_image(uint32_t slots)
 {
     const struct slot_class class = {slots, CAPACITY};
     struct format_spec spec = {.classes = &class, .n_classes = 1, .uuid = {1, 2, 3}};
-    AUTO(sealer_freep) struct sealer *sealer = NULL;
-    struct superblock sb;
     struct dev *d;
 
-    if (run.key) {
-        spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
-        spec.key_size = 32;
-        testseal_keyslots(1000, *run.key, spec.keyslots);
-        sealer = testseal_keyed(1000);
-    } else {
-        sealer = testseal_plain();
-    }
+    if (run.key)
+        testimage_seal(&spec, 1000, *run.key);
     run.slots = slots;
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    d = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(d, &spec, sealer), 0);
+    d = testimage_new(&spec, 1000, 0);
     assert_int_equal(faultdev_pending(d), 0);
     return d;
 }

@@ -8,6 +8,7 @@
 #include "base/scope.h"
 #include "core/store.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <setjmp.h>
@@ -232,20 +233,9 @@ static int
 commit_value(struct store *s, uint32_t value)
 {
     uint8_t buf[4];
-    struct entry e;
-    struct change c = {
-        .op = CHANGE_FILE, .has_content = true, .data = buf, .len = sizeof buf, .name = "n"};
 
     store_le32(buf, value);
-    if (store_find(s, "n", &e) == 0) {
-        c.id = e.id;
-        c.slot = e.slot;
-        c.attr = e.attr;
-    } else {
-        c.id = store_new_id(s);
-        assert_int_equal(store_slot_take(s, sizeof buf, "n", &c.slot), 0);
-    }
-    return store_commit(s, &c, 1, NULL);
+    return testimage_put(s, "n", buf, sizeof buf, NULL);
 }
 
 /* ---- steps -------------------------------------------------------------------------------------
@@ -475,13 +465,8 @@ new_disk(uint32_t slots)
 {
     const struct slot_class class = {slots, 4096};
     const struct format_spec spec = {.classes = &class, .n_classes = 1, .uuid = {1}};
-    AUTO(sealer_freep) struct sealer *sealer = testseal_plain();
-    struct world w = {.owner = NOBODY};
-    struct superblock sb;
+    struct world w = {.owner = NOBODY, .disk = testimage_new(&spec, 0, 0)};
 
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    w.disk = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(w.disk, &spec, sealer), 0);
     assert_int_equal(open_side(&w, &w.sides[0], false), 0);
     assert_int_equal(commit_value(w.sides[0].store, 0), 0);
     bury(&w.sides[0]);

@@ -9,6 +9,7 @@
 #include "core/store.h"
 #include "tests/memdev.h"
 #include "tests/nbdpeer.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -262,25 +263,10 @@ static int
 put(struct store *s, int i)
 {
     char name[8], text[64];
-    struct change c = {
-        .op = CHANGE_FILE, .name = name, .has_content = true, .data = text, .attr = {.mode = 0600}};
-    struct entry e;
-    int r = 0;
 
     snprintf(name, sizeof name, "%d", i % 2);
-    c.len = (size_t)snprintf(text, sizeof text, "content %d", i);
-    if (store_find(s, name, &e) == 0) {
-        c.id = e.id;
-        c.slot = e.slot;
-        return store_commit(s, &c, 1, NULL);
-    }
-    r = store_slot_take(s, c.len, name, &c.slot);
-    if (r < 0)
-        return r;
-    c.id = store_new_id(s);
-    r = store_commit(s, &c, 1, NULL);
-    store_slot_drop(s, c.slot);
-    return r;
+    snprintf(text, sizeof text, "content %d", i);
+    return testimage_put(s, name, text, strlen(text), NULL);
 }
 
 /* How many of put()s the image shows: the last of each name, and none of which an earlier is gone.

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/store_impl.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <setjmp.h>
@@ -183,11 +184,8 @@ spec_for(bool sealed)
     struct format_spec spec = {.classes = some_slots, .n_classes = 2};
 
     memcpy(spec.uuid, uuid, UUID_SIZE);
-    if (sealed) {
-        spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
-        spec.key_size = 32;
-        testseal_keyslots(volume_key, user_key, spec.keyslots);
-    }
+    if (sealed)
+        testimage_seal(&spec, volume_key, user_key);
     return spec;
 }
 
@@ -195,15 +193,8 @@ static struct dev *
 new_disk(bool sealed)
 {
     const struct format_spec spec = spec_for(sealed);
-    AUTO(sealer_freep)
-    struct sealer *sealer = sealed ? testseal_keyed(volume_key) : testseal_plain();
-    struct superblock sb;
-    struct dev *disk;
 
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    disk = faultdev_new(sb.image_size + 128 * 1024); /* to grow into */
-    assert_int_equal(store_format(disk, &spec, sealer), 0);
-    return disk;
+    return testimage_new(&spec, volume_key, 128 * 1024); /* to grow into */
 }
 
 static int
@@ -238,27 +229,7 @@ must_fail(struct dev *disk, const struct owner_options *who, int r)
 static int
 put(struct store *s, const char *name, const char *text)
 {
-    struct change c = {.op = CHANGE_FILE,
-                       .name = name,
-                       .has_content = true,
-                       .data = text,
-                       .len = strlen(text),
-                       .attr = {.mode = 0600}};
-    struct entry e;
-    int r;
-
-    if (store_find(s, name, &e) == 0) {
-        c.id = e.id;
-        c.slot = e.slot;
-        return store_commit(s, &c, 1, NULL);
-    }
-    r = store_slot_take(s, c.len, name, &c.slot);
-    if (r < 0)
-        return r;
-    c.id = store_new_id(s);
-    r = store_commit(s, &c, 1, NULL);
-    store_slot_drop(s, c.slot);
-    return r;
+    return testimage_put(s, name, text, strlen(text), NULL);
 }
 
 static bool

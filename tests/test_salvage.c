@@ -8,6 +8,7 @@
 #include "core/salvage.h"
 #include "core/store.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -32,23 +33,11 @@ new_image(const uint64_t *with_key)
 {
     const struct slot_class class = {SLOTS, CAPACITY};
     struct format_spec spec = {.classes = &class, .n_classes = 1, .uuid = {1, 2, 3}};
-    AUTO(sealer_freep) struct sealer *sealer = NULL;
-    struct superblock sb;
-    struct dev *d;
 
     key = with_key;
-    if (key) {
-        spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
-        spec.key_size = 32;
-        testseal_keyslots(1000, *key, spec.keyslots);
-        sealer = testseal_keyed(1000);
-    } else {
-        sealer = testseal_plain();
-    }
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    d = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(d, &spec, sealer), 0);
-    return d;
+    if (key)
+        testimage_seal(&spec, 1000, *key);
+    return testimage_new(&spec, 1000, 0);
 }
 
 static int
@@ -63,33 +52,7 @@ open_with(struct dev *d, const uint64_t *k, bool repair, struct store **s)
 static void
 put(struct store *s, const char *name, const void *data, size_t len)
 {
-    struct change c = {.op = CHANGE_FILE,
-                       .name = name,
-                       .has_content = true,
-                       .data = data,
-                       .len = len,
-                       .attr = {.mode = 0600}};
-    struct entry e;
-    bool is_new = store_find(s, name, &e) < 0 || e.kind != ENTRY_FILE;
-
-    c.id = is_new ? store_new_id(s) : e.id;
-    c.slot = e.slot;
-    if (is_new)
-        assert_int_equal(store_slot_take(s, len, name, &c.slot), 0);
-    assert_int_equal(store_commit(s, &c, 1, NULL), 0);
-    if (is_new)
-        store_slot_drop(s, c.slot);
-}
-
-static void
-drop(struct store *s, const char *name)
-{
-    struct change c = {.op = CHANGE_UNLINK};
-    struct entry e;
-
-    assert_int_equal(store_find(s, name, &e), 0);
-    c.id = e.id;
-    assert_int_equal(store_commit(s, &c, 1, NULL), 0);
+    assert_int_equal(testimage_put(s, name, data, len, NULL), 0);
 }
 
 /* "a" was "one", is "two"; "b" is "three"; "gone" was "four", and is deleted.  Returned closed. */
@@ -104,23 +67,11 @@ image_with_files(const uint64_t *with_key)
     put(s, "a", "two", 3);
     put(s, "b", "three", 5);
     put(s, "gone", "four", 4);
-    drop(s, "gone");
+    assert_int_equal(testimage_unlink(s, "gone"), 0);
     assert_int_equal(store_settle(s), 0);
     left = faultdev_fork(d);
     store_close(s);
     return left;
-}
-
-static const struct superblock *
-superblock_of(struct dev *d)
-{
-    static struct superblock sb;
-    struct store *s;
-
-    assert_int_equal(open_with(faultdev_fork(d), key, false, &s), 0);
-    sb = *store_superblock(s);
-    store_close(s);
-    return &sb;
 }
 
 static struct entry
@@ -138,7 +89,9 @@ entry_of(struct dev *d, const char *name)
 static uint64_t
 place_of(struct dev *d, const struct content *c)
 {
-    return superblock_bank_offset(superblock_of(d), c->slot, c->bank);
+    const struct superblock sb = superblock_of(d);
+
+    return superblock_bank_offset(&sb, c->slot, c->bank);
 }
 
 /* ---- salvage -----------------------------------------------------------------------------------
@@ -238,12 +191,12 @@ static void
 without_directories_contents_are_loose(void **state)
 {
     struct dev *d = image_with_files(NULL);
-    const struct superblock *sb = superblock_of(d);
+    const struct superblock sb = superblock_of(d);
     struct found f;
 
     (void)state;
-    scribble(d, sb->dir_off[0]);
-    scribble(d, sb->dir_off[1]);
+    scribble(d, sb.dir_off[0]);
+    scribble(d, sb.dir_off[1]);
     assert_int_equal(salvage(faultdev_fork(d), key, &f), 0);
     assert_int_equal(f.n, 4);
     assert_true(has(&f, SALVAGE_LOOSE, "", "two"));
@@ -538,8 +491,8 @@ repair_mends_each_structure_and_no_crash_of_it_costs_anything(void **state)
     crashes = 0;
     for (int i = 0; i < 2; i++) {
         struct dev *d = image_with_files(keys[i]);
-        const struct superblock *sb = superblock_of(d);
-        const uint64_t places[] = {SUPERBLOCK_A, SUPERBLOCK_B, sb->dir_off[0], sb->dir_off[1]};
+        const struct superblock sb = superblock_of(d);
+        const uint64_t places[] = {SUPERBLOCK_A, SUPERBLOCK_B, sb.dir_off[0], sb.dir_off[1]};
 
         /* each structure, and each pair of one superblock and one directory */
         for (unsigned set = 1; set < 16; set++) {
@@ -587,11 +540,11 @@ static void
 repair_leaves_alone_what_has_no_good_copy(void **state)
 {
     struct dev *d = image_with_files(NULL);
-    const struct superblock *sb = superblock_of(d);
+    const struct superblock sb = superblock_of(d);
     const struct entry a = entry_of(d, "a");
     const uint64_t sets[][2] = {
         {SUPERBLOCK_A, SUPERBLOCK_B},
-        {sb->dir_off[0], sb->dir_off[1]},
+        {sb.dir_off[0], sb.dir_off[1]},
         {place_of(d, &a.current), place_of(d, &a.current)},
         {place_of(d, &a.current), SUPERBLOCK_B},
     };

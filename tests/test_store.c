@@ -5,6 +5,7 @@
 #include "base/scope.h"
 #include "core/store.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -38,24 +39,14 @@ sealed_spec(void)
 {
     struct format_spec spec = plain_spec();
 
-    spec.seal_mode = SEAL_AES_CBC_HMAC_SHA256;
-    spec.key_size = 32;
-    testseal_keyslots(volume_key, user_key, spec.keyslots);
+    testimage_seal(&spec, volume_key, user_key);
     return spec;
 }
 
 static struct dev *
 format_image(const struct format_spec *spec)
 {
-    AUTO(sealer_freep)
-    struct sealer *sealer = spec->seal_mode ? testseal_keyed(volume_key) : testseal_plain();
-    struct superblock sb;
-    struct dev *d;
-
-    assert_int_equal(store_layout(&sb, spec, NULL), 0);
-    d = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(d, spec, sealer), 0);
-    return d;
+    return testimage_new(spec, volume_key, 0);
 }
 
 static struct dev *
@@ -112,27 +103,9 @@ some_attr(void)
 static int
 put(struct store *s, const char *name, const char *text)
 {
-    struct change c = {.op = CHANGE_FILE,
-                       .name = name,
-                       .has_content = true,
-                       .data = text,
-                       .len = strlen(text),
-                       .attr = some_attr()};
-    struct entry e;
-    int r;
+    const struct file_attr attr = some_attr();
 
-    if (store_find(s, name, &e) == 0 && e.kind == ENTRY_FILE) {
-        c.id = e.id;
-        c.slot = e.slot;
-        return store_commit(s, &c, 1, NULL);
-    }
-    r = store_slot_take(s, c.len, name, &c.slot);
-    if (r < 0)
-        return r;
-    c.id = store_new_id(s);
-    r = store_commit(s, &c, 1, NULL);
-    store_slot_drop(s, c.slot);
-    return r;
+    return testimage_put(s, name, text, strlen(text), &attr);
 }
 
 static bool
@@ -169,12 +142,6 @@ static int
 rename_file(struct store *s, const char *from, const char *to)
 {
     return change_one(s, (struct change){.op = CHANGE_RENAME, .id = id_of(s, from), .name = to});
-}
-
-static int
-unlink_file(struct store *s, const char *name)
-{
-    return change_one(s, (struct change){.op = CHANGE_UNLINK, .id = id_of(s, name)});
 }
 
 static void
@@ -667,55 +634,11 @@ a_flush_that_fails_at_the_mount_fails_it(void **state)
 
 typedef void edit_fn(struct directory *dir);
 
-static struct sealer *
-sealer_for(const struct superblock *sb)
-{
-    return sb->seal_mode ? testseal_keyed(volume_key) : testseal_plain();
-}
-
-static struct superblock
-superblock_of(struct dev *d)
-{
-    struct superblock sb;
-    uint8_t buf[BLOCK_SIZE];
-
-    faultdev_peek(d, buf, sizeof buf, SUPERBLOCK_A);
-    assert_int_equal(superblock_decode(&sb, buf), 0);
-    return sb;
-}
-
 /* Reads directory @index, lets @edit change it and writes it with tag and checksum made good. */
 static void
 edit_directory(struct dev *d, unsigned index, edit_fn *edit)
 {
-    const struct superblock sb = superblock_of(d);
-    AUTO(sealer_freep) struct sealer *sealer = sealer_for(&sb);
-    AUTO(directory_fini) struct directory dir = {0};
-    static uint8_t buf[4 * BLOCK_SIZE];
-    uint64_t len, generation;
-
-    faultdev_peek(d, buf, sizeof buf, sb.dir_off[index]);
-    assert_int_equal(directory_peek(buf, sizeof buf, &len, &generation), 0);
-    assert_int_equal(directory_decode(&dir, buf, len, &sb), 0);
-    edit(&dir);
-    memset(buf, 0, sizeof buf);
-    directory_encode(&dir, sb.uuid, buf);
-    assert_int_equal(format_seal(sealer, SEAL_DIRECTORY, buf, directory_size(&dir)), 0);
-    faultdev_poke(d, buf, directory_size(&dir), sb.dir_off[index]);
-}
-
-static unsigned
-newest_directory(struct dev *d)
-{
-    const struct superblock sb = superblock_of(d);
-    uint64_t generation[2], len;
-    uint8_t buf[BLOCK_SIZE];
-
-    for (int i = 0; i < 2; i++) {
-        faultdev_peek(d, buf, sizeof buf, sb.dir_off[i]);
-        assert_int_equal(directory_peek(buf, sb.dir_capacity, &len, &generation[i]), 0);
-    }
-    return generation[1] > generation[0];
+    testimage_edit_directory(d, index, volume_key, edit);
 }
 
 /* An image on which "a" was overwritten last ("one", then "two"), not settled; "b" is older. */
@@ -1083,7 +1006,7 @@ use_store(struct store *s)
         assert_int_equal(store_find(s, "z", &e), 0);
         holds(s, &e.current, "new");
         rename_file(s, "z", "a");
-        unlink_file(s, "a");
+        testimage_unlink(s, "a");
     }
     store_settle(s);
 }
@@ -1206,7 +1129,7 @@ a_commit_is_one_flush(void **state)
     assert_int_equal(put(s, "a", "one"), 0);
     assert_int_equal(put(s, "a", "two"), 0);
     assert_int_equal(rename_file(s, "a", "b"), 0);
-    assert_int_equal(unlink_file(s, "b"), 0);
+    assert_int_equal(testimage_unlink(s, "b"), 0);
     assert_int_equal(faultdev_count(d, FAULT_SYNC) - before, 4);
     assert_int_equal(info_of(s).flushes - flushes, 4);
     assert_int_equal(faultdev_pending(d), 0);
@@ -1297,7 +1220,7 @@ what_was_before_is_told_for_every_way_to_replace(void **state)
     assert_int_equal(rename_file(s, "t", "a"), 0);
     shows(s, "a", "three", "two");
     assert_false(exists(s, "t"));
-    assert_int_equal(unlink_file(s, "a"), 0);
+    assert_int_equal(testimage_unlink(s, "a"), 0);
     assert_int_equal(store_find(s, "a", &e), 0);
     assert_int_equal(e.kind, ENTRY_TOMBSTONE);
     holds(s, &e.previous, "three");
@@ -1339,7 +1262,7 @@ forgetting_drops_tombstones_and_contents_before(void **state)
     assert_int_equal(put(s, "a", "two"), 0);
     assert_int_equal(change_one(s, (struct change){.op = CHANGE_FORGET, .name = "a"}), 0);
     shows(s, "a", "two", NULL);
-    assert_int_equal(unlink_file(s, "a"), 0);
+    assert_int_equal(testimage_unlink(s, "a"), 0);
     assert_true(exists(s, "a"));
     assert_int_equal(change_one(s, (struct change){.op = CHANGE_FORGET, .name = "a"}), 0);
     assert_false(exists(s, "a"));
@@ -1425,7 +1348,7 @@ a_tpm_once_held_is_remembered(void **state)
     assert_false(info_of(s).held_tpm20);
     assert_int_equal(put(s, "tpm2-00.permall", "state"), 0);
     assert_true(info_of(s).held_tpm20 && !info_of(s).held_tpm12);
-    assert_int_equal(unlink_file(s, "tpm2-00.permall"), 0);
+    assert_int_equal(testimage_unlink(s, "tpm2-00.permall"), 0);
     assert_int_equal(put(s, "tmp", "state"), 0);
     assert_int_equal(rename_file(s, "tmp", "tpm-00.permall"), 0);
     left = left_by(d);
@@ -1575,7 +1498,7 @@ a_held_slot_outlives_its_file(void **state)
     assert_int_equal(put(s, "a", "one"), 0);
     assert_int_equal(store_find(s, "a", &e), 0);
     store_slot_hold(s, e.slot);
-    assert_int_equal(unlink_file(s, "a"), 0);
+    assert_int_equal(testimage_unlink(s, "a"), 0);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(store_slot_take(s, 0, NULL, &slot), 0);
         assert_int_not_equal(slot, e.slot);
@@ -1596,9 +1519,9 @@ slots_whose_reuse_loses_least_go_first(void **state)
     assert_int_equal(put(s, "a", "1"), 0); /* slots 0, 1, 2 */
     assert_int_equal(put(s, "b", "2"), 0);
     assert_int_equal(put(s, "c", "3"), 0);
-    assert_int_equal(unlink_file(s, "b"), 0);
-    assert_int_equal(unlink_file(s, "a"), 0);
-    assert_int_equal(unlink_file(s, "c"), 0);
+    assert_int_equal(testimage_unlink(s, "b"), 0);
+    assert_int_equal(testimage_unlink(s, "a"), 0);
+    assert_int_equal(testimage_unlink(s, "c"), 0);
     assert_int_equal(store_slot_take(s, 1, NULL, &slot), 0);
     assert_int_equal(slot, 3); /* nothing before */
     for (uint32_t i = 0; i < 3; i++) {
@@ -1616,7 +1539,7 @@ a_tombstone_goes_when_its_bank_is_used(void **state)
     (void)state;
     for (int i = 0; i < 6; i++, name[0]++)
         assert_int_equal(put(s, name, "content"), 0);
-    assert_int_equal(unlink_file(s, "a"), 0);
+    assert_int_equal(testimage_unlink(s, "a"), 0);
     assert_int_equal(put(s, "new", "one"), 0); /* in the only free slot, but not in that bank */
     shows(s, "a", NULL, "content");
     assert_int_equal(put(s, "new", "two"), 0);
@@ -1666,7 +1589,7 @@ a_promised_slot_is_kept_for_its_name(void **state)
     assert_int_equal(put(s, "vars", "content"), 0);
     assert_int_equal(store_find(s, "vars", &e), 0);
     assert_int_equal(e.kind, ENTRY_FILE);
-    assert_int_equal(unlink_file(s, "vars"), 0);
+    assert_int_equal(testimage_unlink(s, "vars"), 0);
     assert_int_equal(store_find(s, "vars", &e), 0);
     assert_int_equal(e.kind, ENTRY_RESERVED);
     assert_int_equal(e.reserved, 9000);
@@ -1717,7 +1640,7 @@ a_promise_that_is_given_up_leaves_what_else_there_is_of_the_name(void **state)
     assert_int_equal(e.kind, ENTRY_FILE);
     assert_int_equal(e.reserved, 0);
     assert_int_equal(change_one(s, promise), 0);
-    assert_int_equal(unlink_file(s, "vars"), 0);
+    assert_int_equal(testimage_unlink(s, "vars"), 0);
     assert_int_equal(change_one(s, none), 0);
     assert_int_equal(store_find(s, "vars", &e), 0);
     assert_int_equal(e.kind, ENTRY_TOMBSTONE);
@@ -2033,7 +1956,7 @@ a_snapshot_is_a_clean_image_of_its_moment(void **state)
     assert_int_equal(put(s, "a", "one"), 0);
     assert_int_equal(put(s, "a", "two"), 0);
     assert_int_equal(put(s, "gone", "was here"), 0);
-    assert_int_equal(unlink_file(s, "gone"), 0);
+    assert_int_equal(testimage_unlink(s, "gone"), 0);
     assert_int_equal(store_snapshot(s, &sn), 0);
     assert_int_equal(store_snapshot(s, &same), 0);
     assert_ptr_equal(sn, same);

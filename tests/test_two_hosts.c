@@ -13,6 +13,7 @@
 #include "base/scope.h"
 #include "core/store.h"
 #include "tests/faultdev.h"
+#include "tests/testimage.h"
 #include "tests/testseal.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -498,13 +499,9 @@ make_disk(void)
                        .len = CONTENT,
                        .attr = {.mode = 0600}};
     char name[256] = "";
-    struct superblock sb;
-    struct dev *d;
+    struct dev *d = testimage_new(&spec, 0, 0);
     struct store *s;
 
-    assert_int_equal(store_layout(&sb, &spec, NULL), 0);
-    d = faultdev_new(sb.image_size);
-    assert_int_equal(store_format(d, &spec, testseal_plain()), 0);
     assert_int_equal(store_open(&s, d, &opt), 0);
     fill(buf, 0);
     for (int i = 0; i < 2; i++) {
