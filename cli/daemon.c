@@ -162,13 +162,15 @@ daemon_clean_up(int keep, int keep_too)
 /* Root's TPM process may run as another user, and only a capability signals that one.  So may the
  * server at a socket: connecting to it takes a right to the socket's file, and the path to it. */
 int
-daemon_confine(pid_t child, bool is_others, const struct sandbox_connect *connect)
+daemon_confine(pid_t child, bool is_others, bool sends, const struct sandbox_connect *connect)
 {
-    static const int calls[] = {SCMP_SYS(fadvise64), SCMP_SYS(arm_fadvise64_64), SCMP_SYS(chdir),
-                                SCMP_SYS(setsid)};
+    static const int calls[] = {SCMP_SYS(fadvise64),    SCMP_SYS(arm_fadvise64_64),
+                                SCMP_SYS(chdir),        SCMP_SYS(setsid),
+                                SCMP_SYS(io_setup),     SCMP_SYS(io_submit),
+                                SCMP_SYS(io_getevents), SCMP_SYS(io_destroy)};
     const struct sandbox_options opt = {
         .calls = calls,
-        .n_calls = sizeof calls / sizeof *calls,
+        .n_calls = sizeof calls / sizeof *calls - (sends ? 0 : 4),
         .child = child,
         .may_log = true,
         .connect = *connect,

@@ -32,9 +32,10 @@ int daemon_signals(void);
 
 /* Gives up for good what a daemon does not need whose image, mount and children are there: all
  * capabilities but CAP_LEASE, and CAP_KILL if its child @child (0: none) is another user's; every
- * path; every system call but those for what is open, for threads, for syslog and a service
- * manager, and for what @connect says.  Before threads.  A negative errno (reported). */
-int daemon_confine(pid_t child, bool is_others, const struct sandbox_connect *connect);
+ * path; every system call but those for what is open (asynchronous writes only if it @sends), for
+ * threads, for syslog and a service manager, and for what @connect says.  Before threads.  A
+ * negative errno (reported). */
+int daemon_confine(pid_t child, bool is_others, bool sends, const struct sandbox_connect *connect);
 
 /* Leaves the terminal and stderr (reports go to the journal where stderr is it, else to syslog),
  * sends READY=1 to a service manager that asks for it, lets the front go. */

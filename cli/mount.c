@@ -442,7 +442,8 @@ enter_sandbox(struct mount *m)
         return 0;
     choose_tpm_user(m, &start);
     dev_sandbox(m->dev, &connect);
-    return daemon_confine(m->tpm_pid, m->tpm_pid && start.uid != geteuid(), &connect);
+    return daemon_confine(m->tpm_pid, m->tpm_pid && start.uid != geteuid(),
+                          m->dev->shared && dev_is_path(m->dev->name), &connect);
 }
 
 /* The threads, and the first requests. */

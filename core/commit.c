@@ -71,6 +71,8 @@ commit_directory(struct store *s, struct directory *next)
 
     s->in_flight = next;
     r = place_write(s, next);
+    if (r == 0)
+        r = dev_wait(s->dev);
     if (r == 0) {
         r = commit_flush(s);
     } else if (r == -EIO) {
@@ -200,6 +202,7 @@ struct planned {
     uint64_t id;
     const void *data;
     size_t len;
+    uint8_t *bank; /* on its way to the device */
 };
 
 struct plan {
@@ -213,6 +216,9 @@ static void
 plan_fini(struct plan *p)
 {
     directory_fini(&p->dir);
+    (void)dev_wait(p->s->dev); /* only of a commit that has failed, and said so */
+    for (size_t i = 0; i < p->n_writes; i++)
+        free(p->writes[i].bank);
     free(p->writes);
 }
 
@@ -332,7 +338,7 @@ plan_write(struct plan *p, uint64_t id, const void *data, size_t len)
 
     while (i < p->n_writes && p->writes[i].id != id)
         i++;
-    p->writes[i] = (struct planned){id, data, len};
+    p->writes[i] = (struct planned){.id = id, .data = data, .len = len};
     if (i == p->n_writes)
         p->n_writes++;
 }
@@ -633,7 +639,7 @@ forget_bank(struct directory *dir, uint32_t slot, unsigned bank)
 }
 
 static int
-write_content(struct plan *p, const struct planned *w)
+write_content(struct plan *p, struct planned *w)
 {
     int i = directory_find_id(&p->dir, w->id), bank;
     struct content c = {.generation = p->dir.generation};
@@ -647,7 +653,7 @@ write_content(struct plan *p, const struct planned *w)
         return report(-EUCLEAN, "%s: slot %u has no free bank", p->s->dev->name, c.slot);
     c.bank = (uint8_t)bank;
     forget_bank(&p->dir, c.slot, c.bank);
-    r = bank_write(p->s->dev, p->s->sealer, &p->s->sb, &c, w->data, w->len);
+    r = bank_write(p->s->dev, p->s->sealer, &p->s->sb, &c, w->data, w->len, &w->bank);
     if (r < 0)
         return r;
     i = directory_find_id(&p->dir, w->id);

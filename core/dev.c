@@ -58,8 +58,10 @@ ask_guard(struct dev *d)
     return d->guard ? d->guard(d->guard_arg, d) : 0;
 }
 
-int
-dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+typedef int write_fn(struct dev *d, const void *buf, size_t n, uint64_t off);
+
+static int
+write_by(write_fn *write, struct dev *d, const void *buf, size_t n, uint64_t off)
 {
     int r;
 
@@ -71,15 +73,38 @@ dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
     if (r < 0)
         return r;
     d->guard_asked = true;
-    r = d->ops->pwrite(d, buf, n, off);
+    r = write(d, buf, n, off);
     return r < 0 ? report_io(d, r, "write", n, off) : 0;
+}
+
+int
+dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    return write_by(d->ops->pwrite, d, buf, n, off);
+}
+
+int
+dev_submit(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    return write_by(d->ops->submit ? d->ops->submit : d->ops->pwrite, d, buf, n, off);
+}
+
+int
+dev_wait(struct dev *d)
+{
+    int r = d->ops->wait ? d->ops->wait(d) : 0;
+
+    return r < 0 ? report(-EIO, "%s: cannot write: %s", d->name, errno_text(r)) : 0;
 }
 
 int
 dev_sync(struct dev *d)
 {
-    int r = d->ops->sync(d);
+    int r = dev_wait(d);
 
+    if (r < 0)
+        return r;
+    r = d->ops->sync(d);
     d->guard_asked = false;
     return r < 0 ? report(-EIO, "%s: cannot flush: %s", d->name, errno_text(r)) : ask_guard(d);
 }

@@ -3,8 +3,8 @@
  * cuts power, tears sectors and fails flushes.
  *
  * Transfers are whole or fail with a negative errno; they are aligned to BLOCK_SIZE in offset,
- * length and memory (dev_alloc()).  pread may be called from any thread at any time; pwrite, sync
- * and medium only by the thread that holds the store's lock. */
+ * length and memory (dev_alloc()).  pread may be called from any thread at any time; all others
+ * only by the thread that holds the store's lock. */
 #ifndef VNVRAM_CORE_DEV_H
 #define VNVRAM_CORE_DEV_H
 
@@ -27,6 +27,9 @@ struct dev_ops {
     int (*pread)(struct dev *d, void *buf, size_t n, uint64_t off);
     int (*pwrite)(struct dev *d, const void *buf, size_t n, uint64_t off);
     int (*sync)(struct dev *d); /* returns 0 only when all earlier writes are on the medium */
+    /* Optional, both or none: see dev_submit(). */
+    int (*submit)(struct dev *d, const void *buf, size_t n, uint64_t off);
+    int (*wait)(struct dev *d);
     /* From now on (@on) reads tell what is on the medium, not what a cache holds. */
     int (*medium)(struct dev *d, bool on);
     void (*close)(struct dev *d);
@@ -73,6 +76,12 @@ struct dev {
  * offset. */
 int dev_pread(struct dev *d, void *buf, size_t n, uint64_t off);
 int dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off);
+/* A write that may still be on its way, beside others, when this returns; it may fail then.  @buf
+ * stays until dev_wait() or dev_sync(), which wait for all of them.  Those of one commit may end in
+ * any order: the medium keeps none itself. */
+int dev_submit(struct dev *d, const void *buf, size_t n, uint64_t off);
+/* Reports, once, when one has failed. */
+int dev_wait(struct dev *d);
 int dev_sync(struct dev *d);
 int dev_medium(struct dev *d, bool on);
 /* A commit's writes come between the two; commits of several threads go one after the other.

@@ -237,7 +237,7 @@ bank_open(struct dev *d, struct sealer *sealer, const struct superblock *sb,
 
 int
 bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct content *c,
-           const void *data, size_t len)
+           const void *data, size_t len, uint8_t **bank)
 {
     uint64_t padded = bank_padded(len);
     AUTO_FREE uint8_t *buf = dev_alloc_raw(BANK_HEADER + padded);
@@ -267,5 +267,8 @@ bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, st
     }
     c->length = len;
     memcpy(c->digest, buf + BANK_TAG, SEAL_TAG_SIZE);
-    return dev_pwrite(d, buf, BANK_HEADER + padded, superblock_bank_offset(sb, c->slot, c->bank));
+    r = dev_submit(d, buf, BANK_HEADER + padded, superblock_bank_offset(sb, c->slot, c->bank));
+    if (r == 0)
+        *bank = steal(&buf);
+    return r;
 }

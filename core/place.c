@@ -48,7 +48,7 @@ write_changed(struct dev *d, const struct place *was, const uint8_t *buf, uint64
 
         while (end < len && !is_there(was, buf, end))
             end += BLOCK_SIZE;
-        r = end > off ? dev_pwrite(d, buf + off, end - off, at + off) : 0;
+        r = end > off ? dev_submit(d, buf + off, end - off, at + off) : 0;
         if (r < 0)
             return r;
         off = end + BLOCK_SIZE; /* what lies at @end is there, or nothing is */
@@ -78,6 +78,8 @@ place_write(struct store *s, struct directory *next)
     if (r < 0)
         return r;
     r = write_changed(s->dev, was, buf, len, s->sb.dir_off[next->index]);
+    if (r < 0)
+        (void)dev_wait(s->dev); /* for part of it */
     free(to->bytes);
     *to = (struct place){.bytes = r < 0 ? NULL : steal(&buf), .len = r < 0 ? 0 : len};
     return r;

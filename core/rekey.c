@@ -107,13 +107,15 @@ rewrite_content(struct store *s, struct superblock *sb, struct sealer *sealer, s
     struct content c = {
         .slot = e->current.slot, .bank = 1 - e->current.bank, .generation = generation};
     uint64_t padded = bank_padded(e->current.length);
-    AUTO_FREE uint8_t *raw = NULL;
+    AUTO_FREE uint8_t *raw = NULL, *bank = NULL;
     int r = bank_open(s->dev, s->sealer, &s->sb, &e->current, &raw);
 
     if (r < 0)
         return r;
-    r = bank_write(s->dev, sealer, sb, &c, raw + BANK_HEADER, e->current.length);
+    r = bank_write(s->dev, sealer, sb, &c, raw + BANK_HEADER, e->current.length, &bank);
     explicit_bzero(raw + BANK_HEADER, padded);
+    if (r == 0)
+        r = dev_wait(s->dev);
     if (r == 0)
         e->current = c;
     return r;

@@ -77,9 +77,10 @@ int bank_load(struct dev *d, struct sealer *sealer, const struct superblock *sb,
 /* The same, decrypted: c->length bytes from BANK_HEADER on, for the caller to wipe. */
 int bank_open(struct dev *d, struct sealer *sealer, const struct superblock *sb,
               const struct content *c, uint8_t **raw);
-/* Writes @len bytes as content of @c's slot, bank and generation; fills c->length and c->digest. */
+/* Submits @len bytes as content of @c's slot, bank and generation; fills c->length and c->digest.
+ * *@bank is what is on its way: free() it after dev_wait() or dev_sync(). */
 int bank_write(struct dev *d, struct sealer *sealer, const struct superblock *sb, struct content *c,
-               const void *data, size_t len);
+               const void *data, size_t len, uint8_t **bank);
 
 /* ---- layout.c: places in an image ---------------------------------------------------------------
  */
@@ -120,8 +121,7 @@ int fail_store(struct store *s, int r, const char *why);
 /* ---- place.c ------------------------------------------------------------------------------------
  */
 
-/* Writes @next into its place, but for what is known to lie there; fills next->digest.  No flush.
- */
+/* Submits @next to its place, but for what is known to lie there; fills next->digest.  No flush. */
 int place_write(struct store *s, struct directory *next);
 /* Something else has been, or may have been, written into the places. */
 void places_forget(struct store *s);

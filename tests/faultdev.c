@@ -22,8 +22,19 @@ struct fault {
     uint8_t masks[64];
 };
 
+/* What was submitted: not looked at before it is waited for. */
+struct deferred {
+    const void *buf;
+    size_t n;
+    uint64_t off;
+};
+
+enum { DEFERRED_MAX = 16 };
+
 struct faultdev {
     struct dev dev;
+    struct deferred deferred[DEFERRED_MAX];
+    unsigned n_deferred;
     uint32_t n_blocks;
     struct page **medium; /* NULL: a block of zeros */
     struct page **cache; /* clean pages that differ from the medium; NULL: none; made when needed */
@@ -198,12 +209,40 @@ fault_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
     return t ? t->r : 0;
 }
 
+/* All of them, also after one has failed, the last one first. */
+static int
+fault_wait(struct dev *d)
+{
+    struct faultdev *f = (struct faultdev *)d;
+    int r = 0;
+
+    while (f->n_deferred > 0) {
+        const struct deferred *w = &f->deferred[--f->n_deferred];
+        int e = fault_pwrite(d, w->buf, w->n, w->off);
+
+        r = r < 0 ? r : e;
+    }
+    return r;
+}
+
+static int
+fault_submit(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    struct faultdev *f = (struct faultdev *)d;
+    int r = f->n_deferred == DEFERRED_MAX ? fault_wait(d) : 0;
+
+    if (r == 0)
+        f->deferred[f->n_deferred++] = (struct deferred){buf, n, off};
+    return r;
+}
+
 static int
 fault_sync(struct dev *d)
 {
     struct faultdev *f = (struct faultdev *)d;
     const struct fault *t;
 
+    assert(f->n_deferred == 0);
     if (f->watcher)
         f->watcher(f->watcher_arg, d);
     t = hit(f, FAULT_SYNC);
@@ -253,6 +292,7 @@ fault_close(struct dev *d)
 {
     struct faultdev *f = (struct faultdev *)d;
 
+    assert(f->n_deferred == 0);
     drop_pending(f, 0);
     for (uint32_t i = 0; i < f->n_blocks; i++) {
         page_put(f->medium[i]);
@@ -269,6 +309,8 @@ static const struct dev_ops fault_ops = {
     .pread = fault_pread,
     .pwrite = fault_pwrite,
     .sync = fault_sync,
+    .submit = fault_submit,
+    .wait = fault_wait,
     .medium = fault_medium,
     .close = fault_close,
     .begin = fault_begin,
@@ -298,6 +340,7 @@ fork_medium(const struct dev *d)
     const struct faultdev *from = peer(d);
     struct faultdev *f = (struct faultdev *)faultdev_new(d->size);
 
+    assert(from->n_deferred == 0);
     for (uint32_t i = 0; i < f->n_blocks; i++)
         f->medium[i] = page_get(from->medium[i]);
     return f;

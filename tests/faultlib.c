@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libaio.h>
 #include <link.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -159,6 +160,41 @@ pwrite(int fd, const void *buf, size_t n, off_t off)
     if (done > 0 && on_image(fd))
         record(RECORD_WRITE, buf, (size_t)done, (uint64_t)off);
     return done;
+}
+
+/* What is sent to the image to be done later is done at once, so that it counts, fails and is
+ * recorded like other writes. */
+static struct io_event ended[64];
+static int n_ended;
+
+int
+io_submit(io_context_t ctx, long n, struct iocb **cbs)
+{
+    (void)ctx;
+    for (long i = 0; i < n; i++) {
+        const struct iocb *cb = cbs[i];
+        ssize_t r = pwrite(cb->aio_fildes, cb->u.c.buf, cb->u.c.nbytes, cb->u.c.offset);
+
+        if (cb->aio_lio_opcode != IO_CMD_PWRITE || n_ended == sizeof ended / sizeof ended[0])
+            abort();
+        ended[n_ended++] =
+            (struct io_event){.obj = cbs[i], .res = (unsigned long)(r < 0 ? -errno : r)};
+    }
+    return (int)n;
+}
+
+int
+io_getevents(io_context_t ctx, long least, long most, struct io_event *events,
+             struct timespec *timeout)
+{
+    int n = n_ended;
+
+    (void)ctx, (void)least, (void)timeout;
+    if (n > most)
+        abort();
+    memcpy(events, ended, (size_t)n * sizeof *events);
+    n_ended = 0;
+    return n;
 }
 
 static int

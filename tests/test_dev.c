@@ -5,6 +5,7 @@
 #include "core/holder.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <libaio.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -500,6 +502,104 @@ attach_loop(char path[32], int *fd)
     return false;
 }
 
+/* ---- several writes at once ------------------------------------------------------------------ */
+
+/* What becomes of the write at .off: its result. */
+static struct {
+    long result;
+    long long off;
+    unsigned seen;
+    int fd; /* where what a short write left out is taken back */
+} fate;
+
+/* Comes before libaio's own. */
+int
+io_getevents(io_context_t ctx, long least, long most, struct io_event *events,
+             struct timespec *timeout)
+{
+    int n = (int)syscall(SYS_io_getevents, ctx, least, most, events, timeout);
+
+    for (int i = 0; i < n; i++) {
+        fate.seen++;
+        if (!fate.result || events[i].obj->u.c.offset != fate.off)
+            continue;
+        events[i].res = (unsigned long)fate.result;
+        for (unsigned long at = events[i].res; fate.result > 0 && at < events[i].obj->u.c.nbytes;
+             at++)
+            assert_int_equal(pwrite(fate.fd, "", 1, fate.off + (off_t)at), 1);
+    }
+    return n < 0 ? -errno : n;
+}
+
+static void
+a_block_device_takes_several_writes_at_once(void **state)
+{
+    char loop[32];
+    struct dev *d;
+    uint8_t *buf = dev_alloc(SIZE), *back = dev_alloc(SIZE);
+    int fd = -1;
+
+    (void)state;
+    if (!attach_loop(loop, &fd))
+        skip();
+    for (size_t i = 0; i < SIZE; i++)
+        buf[i] = (uint8_t)(i / BLOCK_SIZE + 1);
+    d = opened(loop, 0);
+    fate.result = 0;
+    fate.seen = 0;
+    for (size_t off = 0; off < SIZE; off += BLOCK_SIZE) /* more than it can have on their way */
+        assert_int_equal(dev_submit(d, buf + off, BLOCK_SIZE, off), 0);
+    assert_int_equal(dev_sync(d), 0);
+    assert_int_equal(fate.seen, SIZE / BLOCK_SIZE);
+    assert_int_equal(dev_pread(d, back, SIZE, 0), 0);
+    assert_memory_equal(buf, back, SIZE);
+
+    fate.result = BLOCK_SIZE; /* the rest is written then */
+    fate.fd = open(image, O_WRONLY);
+    fate.off = 2 * BLOCK_SIZE;
+    memset(buf, 0x77, SIZE);
+    assert_int_equal(dev_submit(d, buf, 2 * BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_submit(d, buf, 3 * BLOCK_SIZE, 2 * BLOCK_SIZE), 0);
+    assert_int_equal(dev_wait(d), 0);
+    assert_int_equal(dev_pread(d, back, 5 * BLOCK_SIZE, 0), 0);
+    assert_memory_equal(buf, back, 5 * BLOCK_SIZE);
+
+    close(fate.fd);
+    fate.result = -ENOSPC;
+    n_reports = 0;
+    assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, 2 * BLOCK_SIZE), 0);
+    assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, BLOCK_SIZE), 0);
+    assert_int_equal(dev_sync(d), -EIO);
+    assert_int_equal(n_reports, 1);
+    assert_non_null(strstr(last_report, "cannot write"));
+    assert_int_equal(dev_wait(d), 0); /* none is on its way any more */
+    fate.result = 0;
+    dev_close(d);
+    close(fd);
+    free(buf);
+    free(back);
+}
+
+static void
+a_file_is_written_at_once(void **state)
+{
+    struct dev *d = opened(image, 0);
+    uint8_t *buf = dev_alloc(BLOCK_SIZE), *back = dev_alloc(BLOCK_SIZE);
+
+    (void)state;
+    fate.seen = 0;
+    memset(buf, 0x42, BLOCK_SIZE);
+    assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_pread(d, back, BLOCK_SIZE, 0), 0);
+    assert_memory_equal(buf, back, BLOCK_SIZE);
+    assert_int_equal(dev_wait(d), 0);
+    assert_int_equal(fate.seen, 0);
+    dev_close(d);
+    free(buf);
+    free(back);
+}
+
 static void
 a_loop_device_and_its_file_are_one_image(void **state)
 {
@@ -563,6 +663,8 @@ main(void)
         cmocka_unit_test_setup(we_are_no_holder_to_ourselves, set_up),
         cmocka_unit_test_setup(a_lease_tells_its_holder_to_everybody, set_up),
         cmocka_unit_test_setup(a_loop_device_and_its_file_are_one_image, set_up),
+        cmocka_unit_test_setup(a_block_device_takes_several_writes_at_once, set_up),
+        cmocka_unit_test_setup(a_file_is_written_at_once, set_up),
         cmocka_unit_test_setup(nothing_is_held_after_a_failed_open, set_up),
     };
     int failed;

@@ -399,7 +399,7 @@ daemon_inside(void *arg)
     struct sockaddr_un nobody = {.sun_family = AF_UNIX, .sun_path = "/nobody"};
     int s, line;
 
-    HOLDS(daemon_confine(c->child, false, &(struct sandbox_connect){0}) == 0);
+    HOLDS(daemon_confine(c->child, false, false, &(struct sandbox_connect){0}) == 0);
     FAILS(EPERM, open("/dev/null", O_RDONLY));
     FAILS(EPERM, openat(dir_fd, "file", O_RDONLY));
 #ifdef SYS_open /* newer architectures have openat() only */
@@ -455,7 +455,7 @@ may_reach_a_local_server(void *arg)
     int s;
 
     (void)arg;
-    HOLDS(daemon_confine(0, false, &local) == 0);
+    HOLDS(daemon_confine(0, false, false, &local) == 0);
     s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     HOLDS(s >= 0);
     FAILS(ENOENT, connect(s, (struct sockaddr *)&nobody, sizeof nobody));
@@ -477,7 +477,7 @@ may_reach_a_port(void *arg)
     int s;
 
     (void)arg;
-    HOLDS(daemon_confine(0, false, &far) == 0);
+    HOLDS(daemon_confine(0, false, false, &far) == 0);
     s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     HOLDS(s >= 0);
     HOLDS(connect(s, (struct sockaddr *)&to, sizeof to) < 0); /* nobody is there, in any case */
@@ -501,7 +501,7 @@ may_read_what_tls_takes(void *arg)
 
     (void)arg;
     snprintf(path, sizeof path, "/proc/self/fd/%d", dir_fd);
-    HOLDS(daemon_confine(0, false, &far) == 0);
+    HOLDS(daemon_confine(0, false, false, &far) == 0);
     HOLDS(openat(dir_fd, "file", O_RDONLY) >= 0);
     FAILS(EPERM, openat(dir_fd, "file", O_RDWR));
     FAILS(EPERM, openat(dir_fd, "new", O_RDONLY | O_CREAT, 0600));
