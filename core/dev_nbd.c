@@ -43,6 +43,8 @@ struct nbd_dev {
     pthread_mutex_t commits;  /* from begin to end */
     struct pending *journal;
     size_t n_journal, journal_bytes;
+    uint64_t *sent; /* requests of this connection that write what is in the journal */
+    size_t n_sent;
     int64_t wait_ms;
     bool committing;    /* between begin and end */
     int64_t commit_end; /* when that must be done; 0: it has not come to writing yet */
@@ -91,19 +93,61 @@ link_read(struct nbd_dev *n, void *buf, size_t len, uint64_t off, int64_t deadli
 }
 
 static int
-link_write(struct nbd_dev *n, const struct pending *p, int64_t deadline)
+send_write(struct nbd_dev *n, const struct pending *p)
 {
+    size_t parts = (p->len + n->export.most - 1) / n->export.most;
+    uint64_t *more = reallocarray(n->sent, n->n_sent + parts, sizeof *more);
     int r = 0;
 
+    if (!more)
+        return -ENOMEM;
+    n->sent = more;
     for (size_t done = 0; r == 0 && done < p->len;) {
         size_t part = p->len - done < n->export.most ? p->len - done : n->export.most;
 
-        r = nbd_link_write(n->link, p->buf + done, part, p->off + done, n->fua, deadline);
+        r = nbd_link_send_write(n->link, p->buf + done, part, p->off + done, n->fua,
+                                &n->sent[n->n_sent]);
+        n->n_sent += r == 0;
         done += part;
     }
+    return r;
+}
+
+/* Until all that was sent is done; after an error, too, nothing is on its way any more that the
+ * server of a living connection could still do. */
+static int
+finish_writes(struct nbd_dev *n, int64_t deadline)
+{
+    int r = 0;
+
+    for (size_t i = 0; i < n->n_sent; i++) {
+        int e = nbd_link_finish(n->link, n->sent[i], deadline);
+
+        r = r < 0 ? r : e;
+    }
+    n->n_sent = 0;
     if (r < 0)
         n->in_flight = true;
     return r;
+}
+
+static int
+link_write(struct nbd_dev *n, const struct pending *p, int64_t deadline)
+{
+    int r = send_write(n, p);
+
+    return r < 0 ? r : finish_writes(n, deadline);
+}
+
+/* The connection is lost, or will be. */
+static void
+forget_sent(struct nbd_dev *n)
+{
+    if (n->n_sent == 0)
+        return;
+    nbd_link_drop(n->link);
+    n->n_sent = 0;
+    n->in_flight = true;
 }
 
 /* ---- the journal ------------------------------------------------------------------------------
@@ -150,6 +194,7 @@ static int
 fail_writes(struct nbd_dev *n, int r)
 {
     n->failed = r;
+    forget_sent(n);
     forget_journal(n);
     return r;
 }
@@ -270,6 +315,7 @@ reconnect(struct nbd_dev *n, int64_t deadline)
 
     if (!n->lost)
         n->lost = now;
+    forget_sent(n);
     end = patience(n, deadline, now);
     for (;;) {
         struct nbd_export e;
@@ -344,13 +390,24 @@ nbd_dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
     return r < 0 ? r : len < n ? -ERANGE : 0;
 }
 
+/* Until the server has done all that was sent, on this connection or another. */
+static int
+complete(struct nbd_dev *n, int64_t deadline)
+{
+    int r = finish_writes(n, deadline);
+
+    if (r == -ENOTCONN)
+        r = reconnect(n, deadline); /* which writes it, too */
+    return r < 0 ? r : n->failed;
+}
+
 /* Until all that was written is durable, and need not be kept. */
 static int
 flush(struct nbd_dev *n, int64_t deadline)
 {
-    int r = 0;
+    int r = complete(n, deadline); /* a flush is for what is done already */
 
-    if (!n->fua && !n->unsafe) {
+    if (r == 0 && !n->fua && !n->unsafe) {
         while ((r = nbd_link_flush(n->link, deadline)) == -ENOTCONN) {
             r = reconnect(n, deadline);
             if (r < 0 || n->failed)
@@ -363,10 +420,11 @@ flush(struct nbd_dev *n, int64_t deadline)
     return n->failed;
 }
 
-/* Who zeroes a large image flushes in between: it takes no more memory, and nothing can be on the
- * medium after a power cut that could not be there without. */
+/* The writes of a commit are on their way together.  Who zeroes a large image flushes in between:
+ * it takes no more memory, and nothing can be on the medium after a power cut that could not be
+ * there without. */
 static int
-nbd_dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+nbd_dev_submit(struct dev *d, const void *buf, size_t n, uint64_t off)
 {
     struct nbd_dev *nd = nbd_of(d);
     AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&nd->lock);
@@ -380,10 +438,29 @@ nbd_dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
     r = keep_write(nd, buf, n, off);
     if (r < 0)
         return fail_writes(nd, r);
-    r = link_write(nd, &nd->journal[nd->n_journal - 1], deadline);
+    r = send_write(nd, &nd->journal[nd->n_journal - 1]);
     if (r == -ENOTCONN)
         r = reconnect(nd, deadline); /* which writes it, too */
     return r < 0 ? fail_writes(nd, r) : nd->failed;
+}
+
+/* What no longer is on its way has been reported, or is when it is flushed. */
+static int
+nbd_dev_wait(struct dev *d)
+{
+    struct nbd_dev *nd = nbd_of(d);
+    AUTO_UNLOCK pthread_mutex_t *held = lock_mutex(&nd->lock);
+    int r = nd->n_sent > 0 ? complete(nd, write_deadline_of(nd)) : 0;
+
+    return r < 0 ? fail_writes(nd, r) : 0;
+}
+
+static int
+nbd_dev_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    int r = nbd_dev_submit(d, buf, n, off);
+
+    return r < 0 ? r : nbd_dev_wait(d);
 }
 
 static int
@@ -546,6 +623,7 @@ nbd_dev_release(struct dev *d)
     struct flock lk = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
     nbd_link_hang_up(n->link);
+    n->n_sent = 0;
     forget_journal(n);
     if (n->guard >= 0)
         (void)fcntl(n->guard, F_OFD_SETLK, &lk);
@@ -577,6 +655,7 @@ nbd_dev_close(struct dev *d)
     nbd_link_free(n->link);
     nbd_uri_fini(&n->uri);
     forget_journal(n);
+    free(n->sent);
     scope_close(&n->guard);
     pthread_mutex_destroy(&n->lock);
     pthread_mutex_destroy(&n->commits);
@@ -588,6 +667,8 @@ static const struct dev_ops nbd_ops = {
     .pread = nbd_dev_pread,
     .pwrite = nbd_dev_pwrite,
     .sync = nbd_dev_sync,
+    .submit = nbd_dev_submit,
+    .wait = nbd_dev_wait,
     .medium = nbd_dev_medium,
     .close = nbd_dev_close,
     .begin = nbd_dev_begin,

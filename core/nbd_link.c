@@ -367,15 +367,15 @@ failure(struct nbd_link *l)
     return lost ? -ENOTCONN : e > 0 ? -e : -EIO;
 }
 
-/* Until the server has answered request @cookie. */
-static int
-finish(struct nbd_link *l, int64_t cookie, int64_t deadline)
+/* Until the server has answered. */
+int
+nbd_link_finish(struct nbd_link *l, uint64_t cookie, int64_t deadline)
 {
     int done;
 
-    if (cookie < 0)
-        return failure(l);
-    for (int ms = 1; (done = l->api.nbd_aio_command_completed(l->h, (uint64_t)cookie)) == 0;) {
+    if (!nbd_link_is_up(l))
+        return -ENOTCONN;
+    for (int ms = 1; (done = l->api.nbd_aio_command_completed(l->h, cookie)) == 0;) {
         if (ms == 0) {
             keep_error(l, "no answer");
             nbd_link_drop(l);
@@ -388,24 +388,32 @@ finish(struct nbd_link *l, int64_t cookie, int64_t deadline)
     return done > 0 ? 0 : failure(l);
 }
 
+static int
+sent(struct nbd_link *l, int64_t cookie, int64_t deadline)
+{
+    return cookie < 0 ? failure(l) : nbd_link_finish(l, (uint64_t)cookie, deadline);
+}
+
 int
 nbd_link_read(struct nbd_link *l, void *buf, size_t n, uint64_t off, int64_t deadline)
 {
     if (!nbd_link_is_up(l))
         return -ENOTCONN;
-    return finish(l, l->api.nbd_aio_pread(l->h, buf, n, off, NBD_NULL_COMPLETION, 0), deadline);
+    return sent(l, l->api.nbd_aio_pread(l->h, buf, n, off, NBD_NULL_COMPLETION, 0), deadline);
 }
 
 int
-nbd_link_write(struct nbd_link *l, const void *buf, size_t n, uint64_t off, bool fua,
-               int64_t deadline)
+nbd_link_send_write(struct nbd_link *l, const void *buf, size_t n, uint64_t off, bool fua,
+                    uint64_t *cookie)
 {
     uint32_t flags = fua ? LIBNBD_CMD_FLAG_FUA : 0;
+    int64_t got;
 
     if (!nbd_link_is_up(l))
         return -ENOTCONN;
-    return finish(l, l->api.nbd_aio_pwrite(l->h, buf, n, off, NBD_NULL_COMPLETION, flags),
-                  deadline);
+    got = l->api.nbd_aio_pwrite(l->h, buf, n, off, NBD_NULL_COMPLETION, flags);
+    *cookie = (uint64_t)got;
+    return got < 0 ? failure(l) : 0;
 }
 
 int
@@ -413,7 +421,7 @@ nbd_link_flush(struct nbd_link *l, int64_t deadline)
 {
     if (!nbd_link_is_up(l))
         return -ENOTCONN;
-    return finish(l, l->api.nbd_aio_flush(l->h, NBD_NULL_COMPLETION, 0), deadline);
+    return sent(l, l->api.nbd_aio_flush(l->h, NBD_NULL_COMPLETION, 0), deadline);
 }
 
 /* ---- what it is -------------------------------------------------------------------------------

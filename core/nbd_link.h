@@ -37,8 +37,11 @@ void nbd_link_drop(struct nbd_link *l);
 /* 0; -ENOTCONN: the connection was lost, or the server is ending; -ETIMEDOUT: no answer, and the
  * connection is dropped; else what the server answered. */
 int nbd_link_read(struct nbd_link *l, void *buf, size_t n, uint64_t off, int64_t deadline);
-int nbd_link_write(struct nbd_link *l, const void *buf, size_t n, uint64_t off, bool fua,
-                   int64_t deadline);
+/* In two steps, so that several are on their way at once: @buf stays until nbd_link_finish() has
+ * returned for *@cookie, or the connection is dropped. */
+int nbd_link_send_write(struct nbd_link *l, const void *buf, size_t n, uint64_t off, bool fua,
+                        uint64_t *cookie);
+int nbd_link_finish(struct nbd_link *l, uint64_t cookie, int64_t deadline);
 int nbd_link_flush(struct nbd_link *l, int64_t deadline);
 
 /* Why the last call failed, in libnbd's or the kernel's words. */
