@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LINE_SIZE = 1024 };
+enum { LINE_SIZE = 1024, RAW_SIZE = 8192 };
 
 static report_sink *sink;
 static void *sink_arg;
@@ -50,13 +50,45 @@ to_stderr(enum report_level level, const char *text)
         return; /* nobody is there to be told */
 }
 
+/* What it is about stands at the beginning, what to do at the end: a long path loses its middle. */
+static void
+shorten(char *text)
+{
+    static const char gap[] = "...";
+    const size_t kept = (LINE_SIZE - 4 - sizeof gap) / 2, len = strlen(text);
+
+    if (len < LINE_SIZE - 4)
+        return;
+    memcpy(text + kept, gap, sizeof gap - 1);
+    memmove(text + kept + sizeof gap - 1, text + len - kept, kept + 1);
+}
+
+/* A name may hold any byte: a report stays one line, and does nothing to the terminal. */
+static void
+escape(char text[LINE_SIZE], const char *raw)
+{
+    size_t n = 0;
+
+    for (; *raw && n < LINE_SIZE - 4; raw++) {
+        unsigned char c = (unsigned char)*raw;
+
+        if (c < 0x20 || c == 0x7f)
+            n += (size_t)snprintf(text + n, LINE_SIZE - n, "\\x%02x", c);
+        else
+            text[n++] = *raw;
+    }
+    text[n] = '\0';
+}
+
 static int
 vreport(enum report_level level, int r, const char *fmt, va_list ap)
 {
-    char text[LINE_SIZE];
+    char raw[RAW_SIZE], text[LINE_SIZE];
     int saved = errno;
 
-    vsnprintf(text, sizeof text, fmt, ap);
+    vsnprintf(raw, sizeof raw, fmt, ap);
+    shorten(raw);
+    escape(text, raw);
     if (sink)
         sink(sink_arg, level, text);
     else

@@ -2,7 +2,8 @@
 /* report.h - the one way to tell a person something: stderr, or the journal's levels of a daemon.
  *
  * Report once, where the facts are known; callers pass the number on.  Never report a secret.
- * Thread-safe: each report is one write(2) of one line. */
+ * Thread-safe: each report is one write(2) of one line.  Control characters in it become \xNN, and
+ * of a text of more than a thousand bytes the middle is left out. */
 #ifndef VNVRAM_BASE_REPORT_H
 #define VNVRAM_BASE_REPORT_H
 

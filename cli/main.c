@@ -110,6 +110,17 @@ print_overview(FILE *out)
           out);
 }
 
+/* Mostly a variable of a script that is not set. */
+static int
+refuse_empty(const struct options *o)
+{
+    for (int i = 0; i < o->n_args; i++) {
+        if (!*o->args[i])
+            return report(-EINVAL, "argument %d is empty", i + 1);
+    }
+    return 0;
+}
+
 /* What is to be an image, where a directory will not do. */
 static const char *
 image_argument(const struct command *c, const struct options *o)
@@ -152,7 +163,9 @@ run(const struct command *c, bool helper, int argc, char **argv)
                helper ? "" : "vnvram ", c->name, *c->synopsis ? " " : "", c->synopsis);
         return EXIT_USAGE;
     }
-    r = refuse_mount_point(c, &o);
+    r = refuse_empty(&o);
+    if (r == 0)
+        r = refuse_mount_point(c, &o);
     if (r < 0)
         return finding_exit_code(r);
     progress_show(o.progress || isatty(STDERR_FILENO));

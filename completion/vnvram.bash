@@ -10,6 +10,10 @@ _vnvram_values() {
     "${COMP_WORDS[0]}" "$1" --help 2>/dev/null | sed -nE "s/^  (-., )?$2=([a-z0-9.|-]+)( .*)?$/\2/p" | grep '[a-z|]' | tr '|' '\n'
 }
 
+_vnvram_commands() {
+    "${COMP_WORDS[0]}" help 2>/dev/null | sed -n 's/^  \([a-z]*\) .*/\1/p'
+}
+
 _vnvram() {
     local cur=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} first=$COMP_CWORD
     local all=$cur prev typed before values
@@ -24,14 +28,15 @@ _vnvram() {
 
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W "help --help --version $("${COMP_WORDS[0]}" help 2>/dev/null |
-            sed -n 's/^  \([a-z]*\) .*/\1/p')" -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W "help --help --version $(_vnvram_commands)" -- "$cur")
+    elif [ "$command" = help ]; then
+        [ "$COMP_CWORD" -ne 2 ] || mapfile -t COMPREPLY < <(compgen -W "$(_vnvram_commands)" -- "$cur")
     elif [ "$command" = key ] && [ "$COMP_CWORD" -eq 2 ] && [[ $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "add remove change reseal list test destroy" -- "$cur")
     elif [[ $prev = -o || ($command = @(key|clone|export|import) && $prev = -n) ]] && [[ ${all##*,} != *=* ]]; then
         before=${cur%"${cur##*,}"}
         mapfile -t COMPREPLY < <(compgen -P "$before" \
-            -W "$(_vnvram_options "$command" | sed -n 's/^-o //p')" -- "${cur##*,}")
+            -W "$(_vnvram_options "$command" | sed -n '/[*]/d; s/^-o //p')" -- "${cur##*,}")
         compopt -o nospace
     elif [[ $all == -* && $all != *=* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_vnvram_options "$command" | sed 's/^-o .*/-o/' | sort -u)" -- "$cur")
@@ -40,7 +45,11 @@ _vnvram() {
         : # a URI is no path
     else
         values=
-        [[ $all != *=* ]] || values=$(_vnvram_values "$command" "$(sed 's/.*,//; s/=.*//' <<<"$all")")
+        if [[ $all = *=* ]]; then
+            values=$(_vnvram_values "$command" "$(sed 's/.*,//; s/=.*//' <<<"$all")")
+        elif [[ $prev = --* ]]; then
+            values=$(_vnvram_values "$command" "$prev")
+        fi
         if [ -n "$values" ]; then
             typed=${all##*=}
             mapfile -t COMPREPLY < <(compgen -P "${cur%"$typed"}" -W "$values" -- "$typed")

@@ -28,5 +28,13 @@ told "a slot that is too large" '"1x4G" is not COUNTxSIZE.*at most' format --slo
 told "a key slot that is not there" '"9" is not a key slot, 0 to 7' key remove --slot 9 a.img
 check "help of mount" "$VNVRAM" mount --help
 is "... names no option in part" "$(grep -cE "[a-z]\.\.\." "$OUT")" 0
+told "an argument that is empty" 'argument 1 is empty' format ''
+told "... wherever it stands" 'argument 2 is empty' mount a.img ''
+
+check_exit 1 "a name with a line's end and a colour in it" "$VNVRAM" info "$(printf 'two\nlines\033[31m.img')"
+is "... is one line all the same" "$(cat "$ERR")" 'vnvram: two\x0alines\x1b[31m.img: cannot open: No such file or directory'
+long=$(printf 'long/%.0s' {1..600})
+check_exit 1 "a path of 3000 bytes" "$VNVRAM" info "${long}a.img"
+matches "... leaves room for what is wrong with it" "$ERR" '^vnvram: long/.*\.\.\..*/a\.img: cannot open: No such file or directory$'
 is "nothing was made" "$(ls)" dir
 finish

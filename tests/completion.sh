@@ -29,6 +29,9 @@ is "what readline has divided" "$(offers mount -o tpm = 2.0,key_fi)" "2.0,key_fi
 is "a value of a word" "$(offers mount -o tpm =)" "2.0 1.2"
 is "a value of the second word" "$(offers mount -o ro,key_format = pass)" "passphrase"
 is "a value of a switch" "$(offers format --profile = v)" "vm"
+is "a value of a switch in a word of its own" "$(offers format --profile v)" "vm"
+is "a command to be helped with" "$(offers help form)" "format"
+is "no pattern" "$(offers mount -o "x")" ""
 is "a file for a word that takes any" "$(offers mount -o key_file = "$TMP/some-im")" "$TMP/some-image"
 
 # all: each option of each command is offered somewhere
@@ -39,6 +42,6 @@ for command in $commands; do
         offers "$command" - | tr ' ' '\n' | grep -vxe '-o'
         offers "$command" -o "" | tr ' ' '\n' | sed -n 's/^./-o &/p'
     )
-    is "all options of $command" "$(sort -u <<<"$offered")" "$("$VNVRAM" "$command" --list-options | sort -u)"
+    is "all options of $command" "$(sort -u <<<"$offered")" "$("$VNVRAM" "$command" --list-options | grep -v '[*]' | sort -u)"
 done
 finish

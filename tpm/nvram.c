@@ -180,10 +180,11 @@ check_may_be_absent(struct nvram *n, enum nvram_item item)
     if (item != NVRAM_PERMALL || n->opt.manufacture)
         return 0;
     if (n->opt.held)
-        return report(-EUCLEAN,
-                      "%s is missing, though there was a TPM here; restore it, or use "
-                      "-o tpm_manufacture to make a new TPM",
-                      n->items[item].name);
+        return report(
+            -EUCLEAN,
+            "%s is missing, though there was a TPM here; what to do: \"vnvram restore "
+            "--force\" while no TPM runs, or a backup; -o tpm_manufacture makes a new one",
+            n->items[item].name);
     return check_no_backup(n);
 }
 
