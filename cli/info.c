@@ -6,6 +6,7 @@
 #include "cli/explain.h"
 #include "cli/image.h"
 #include "cli/owner.h"
+#include "cli/where.h"
 #include "crypt/vault.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -146,6 +147,19 @@ print_anchor(const struct look *l, const char *anchor)
 }
 
 static void
+print_state(const char *path, bool clean)
+{
+    AUTO_FREE char *dir = clean ? NULL : where_of_image(path);
+
+    printf("  state       %s", clean ? "clean"
+                               : dir ? "open, mounted on "
+                                     : "open, or not closed cleanly");
+    if (dir)
+        print_escaped(dir);
+    putchar('\n');
+}
+
+static void
 print_head(const char *path, const struct look *l, const char *anchor)
 {
     const struct store_info *info = &l->info;
@@ -153,12 +167,12 @@ print_head(const char *path, const struct look *l, const char *anchor)
 
     uuid_text(uuid, info->uuid);
     cipher_text(cipher, info);
-    printf("%s: vnvram image, version %d, %s\n", path, FORMAT_VERSION,
-           size_text(a, info->image_size));
+    print_escaped(path);
+    printf(": vnvram image, version %d, %s\n", FORMAT_VERSION, size_text(a, info->image_size));
     printf("  uuid        %s\n", uuid);
     printf("  sealed      %s%s\n", cipher,
            l->key_missing ? " (no key given: nothing here is authenticated)" : "");
-    printf("  state       %s\n", info->clean ? "clean" : "open, or not closed cleanly");
+    print_state(path, info->clean);
     printf("  generation  %" PRIu64 ", committed %s\n", info->generation,
            time_text(when, info->committed));
     printf("  recoveries  %" PRIu64 " torn commits undone\n", info->recoveries);

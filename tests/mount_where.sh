@@ -34,6 +34,8 @@ check "the other one works" "$VNVRAM" status dir
 
 # ---- detached while in use ---------------------------------------------------------------------------
 echo x >dir/file
+check "info of its image" "$VNVRAM" info a.img
+matches "... tells where it is mounted" "$OUT" "^  state       open, mounted on $TMP/dir$"
 exec 9<dir/file
 check "detach it" umount -l dir
 check_exit 11 "unmount the image that is mounted nowhere" "$VNVRAM" unmount a.img
