@@ -41,6 +41,8 @@ image_advise(const char *path, int r)
         {-EBUSY, "unmount it where it is mounted (\"vnvram unmount\"), or wait for the command "
                  "that has it; if another host has it, and only if that one is certainly dead, or "
                  "can no longer write there: \"-o takeover\" (other commands: --takeover)"},
+        {-EROFS, "\"vnvram mount -o ro\" shows what is in it; to change it, make its file system "
+                 "writable"},
         {-ESTALE,
          "an older state was put in place of a newer one: find the newest; \"vnvram mount -o "
          "accept_rollback\" takes this one, and what its anchor knew is forgotten"},

@@ -49,4 +49,13 @@ check_exit 1 "status of an image that is not mounted" "$VNVRAM" status a.img
 matches "... says so" "$ERR" "a\.img: not mounted by vnvram$"
 check_exit 1 "doctor of an image that is not mounted" "$VNVRAM" doctor a.img
 matches "... asks for a directory" "$ERR" "a\.img: is mounted nowhere"
+# ---- a file system that is read-only -----------------------------------------------------------------
+mkdir ro
+cp a.img ro
+mounts+=("$TMP/ro")
+check "make one" sh -c 'mount --bind ro ro && mount -o remount,bind,ro ro'
+check_exit 1 "an image there cannot be mounted" "$VNVRAM" mount ro/a.img dir
+matches "... but with -o ro, which is said" "$ERR" 'ro/a\.img: .*what to do: "vnvram mount -o ro"'
+check "mount it so" mounted ro/a.img dir -o ro
+check "unmount it" unmounted dir
 finish
