@@ -219,6 +219,7 @@ static const int common_calls[] = {
     SCMP_SYS(writev),
     SCMP_SYS(pread64),
     SCMP_SYS(pwrite64),
+    SCMP_SYS(pwritev),
     SCMP_SYS(lseek),
     SCMP_SYS(_llseek),
     SCMP_SYS(close),

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum fault_class { READ, WRITE, FLUSH, SIZE, OPEN, FILES, ALLOC, CLASSES };
@@ -160,6 +161,18 @@ pwrite(int fd, const void *buf, size_t n, off_t off)
     if (done > 0 && on_image(fd))
         record(RECORD_WRITE, buf, (size_t)done, (uint64_t)off);
     return done;
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *iov, int n, off_t off)
+{
+    int e = fault(FILES); /* nobody writes to the image so */
+
+    if (e > 0) {
+        errno = e;
+        return -1;
+    }
+    return NEXT(pwritev)(fd, iov, e == SHORT ? n - 1 : n, off);
 }
 
 /* What is sent to the image to be done later is done at once, so that it counts, fails and is

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 /* after the above */
 #include <cmocka.h>
 
@@ -71,6 +72,28 @@ pwrite(int fd, const void *buf, size_t n, off_t off)
     if (fails(fcntl(fd, F_GETFL) & O_DSYNC ? 'W' : 'w'))
         return -1;
     r = syscall(SYS_pwrite64, fd, buf, sys.dribble && n > 1 ? n - 1 : n, off);
+    done(0);
+    return r;
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *iov, int n, off_t off)
+{
+    struct iovec parts[2] = {iov[0], iov[1]};
+    ssize_t r;
+
+    assert_int_equal(n, 2);
+    assert_true(fcntl(fd, F_GETFL) & O_DSYNC);
+    if (sys.dribble && !sys.interrupted) {
+        sys.interrupted = true;
+        errno = EINTR;
+        return -1;
+    }
+    sys.interrupted = false;
+    if (fails('W'))
+        return -1;
+    parts[1].iov_len -= sys.dribble;
+    r = syscall(SYS_pwritev, fd, parts, 2, off, 0);
     done(0);
     return r;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #define LOCK_NAME ".lock" /* swtpm's */
 
@@ -357,20 +358,27 @@ open_overwrite(struct nvram *n, struct item *it)
     return true;
 }
 
-/* -EOPNOTSUPP, unreported: it does not go in one step. */
+/* Over an open file that stays as long.  -EOPNOTSUPP, unreported: it does not go in one step. */
 static int
-store_at_once(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
+store_at_once(struct nvram *n, struct item *it, const uint8_t *blob, size_t len)
 {
+    uint8_t head[ENVELOPE_SIZE];
+    const struct iovec iov[2] = {{head, sizeof head}, {(void *)(uintptr_t)blob, len}};
+    uint64_t size;
     ssize_t put;
+    int r = check_in_place(n, it, &size);
 
-    if (it->overwrite < 0 && !open_overwrite(n, it))
+    if (r < 0)
+        return r;
+    if (size != sizeof head + len || (it->overwrite < 0 && !open_overwrite(n, it)))
         return -EOPNOTSUPP;
+    envelope_encode(head, (uint32_t)len);
     do
-        put = pwrite(it->overwrite, buf, len, 0);
+        put = pwritev(it->overwrite, iov, 2, 0);
     while (put < 0 && errno == EINTR);
     if (put < 0 && errno != EOPNOTSUPP)
         return report(-errno, "%s: cannot write: %s", it->name, errno_text(errno));
-    return put == (ssize_t)len ? 0 : -EOPNOTSUPP;
+    return put == (ssize_t)size ? 0 : -EOPNOTSUPP;
 }
 
 static int
@@ -423,17 +431,8 @@ store_over(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
 {
     AUTO_FD int fd = -1;
     struct stat old;
-    uint64_t size;
-    int r = check_in_place(n, it, &size);
+    int r;
 
-    if (r == 0 && size == len) {
-        r = store_at_once(n, it, buf, len);
-        if (r != -EOPNOTSUPP)
-            return r;
-        r = 0;
-    }
-    if (r < 0)
-        return r;
     if (fstat(it->fd, &old) < 0)
         return report(-errno, "%s: %s", it->name, errno_text(errno));
     if (len < (size_t)old.st_size)
@@ -448,20 +447,14 @@ store_over(struct nvram *n, struct item *it, const uint8_t *buf, size_t len)
     return 0;
 }
 
-int
-nvram_store(struct nvram *n, enum nvram_item item, const uint8_t *blob, size_t len)
+static int
+store_in_steps(struct nvram *n, struct item *it, const uint8_t *blob, size_t len)
 {
-    struct item *it = &n->items[item];
-    AUTO_FREE uint8_t *buf = NULL;
+    AUTO_FREE uint8_t *buf = malloc(ENVELOPE_SIZE + len);
     int r;
 
-    if (n->failure)
-        return n->failure;
-    if (len == 0 || len > FILE_MAX - ENVELOPE_SIZE)
-        return n->failure = report(-EFBIG, "%s: %zu bytes are no TPM's state", it->name, len);
-    buf = malloc(ENVELOPE_SIZE + len);
     if (!buf)
-        return n->failure = report(-ENOMEM, "%s: no memory to write it", it->name);
+        return report(-ENOMEM, "%s: no memory to write it", it->name);
     envelope_encode(buf, (uint32_t)len);
     memcpy(buf + ENVELOPE_SIZE, blob, len);
     if (it->fd < 0)
@@ -469,6 +462,22 @@ nvram_store(struct nvram *n, enum nvram_item item, const uint8_t *blob, size_t l
     else
         r = store_over(n, it, buf, ENVELOPE_SIZE + len);
     explicit_bzero(buf, ENVELOPE_SIZE + len);
+    return r;
+}
+
+int
+nvram_store(struct nvram *n, enum nvram_item item, const uint8_t *blob, size_t len)
+{
+    struct item *it = &n->items[item];
+    int r;
+
+    if (n->failure)
+        return n->failure;
+    if (len == 0 || len > FILE_MAX - ENVELOPE_SIZE)
+        return n->failure = report(-EFBIG, "%s: %zu bytes are no TPM's state", it->name, len);
+    r = it->fd < 0 ? -EOPNOTSUPP : store_at_once(n, it, blob, len);
+    if (r == -EOPNOTSUPP)
+        r = store_in_steps(n, it, blob, len);
     n->failure = r;
     return r;
 }

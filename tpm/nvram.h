@@ -3,7 +3,7 @@
  * its envelope (envelope.h).  Knows nothing but a directory descriptor: never a path, never the
  * store.
  *
- * A blob that stays as long is overwritten in place by one pwrite(2) to an O_DSYNC descriptor,
+ * A blob that stays as long is overwritten in place by one pwritev(2) to an O_DSYNC descriptor,
  * which the file system takes as one request and commits.  One that grows takes an fsync(2)
  * besides, as does one that the file system will not take in one piece.  In place, because that
  * never needs a second slot.  A blob that shrinks would need two requests, and who dies between
