@@ -48,7 +48,7 @@ static const struct command commands[] = {
     {"clone", FOR_CLONE, 2, 2, "IMAGE|DIRECTORY FILE",
      "Copy an image, for another machine or for the same one", cmd_clone, NULL},
     {"key", FOR_KEY, 2, 2, "add|remove|change|reseal|list|test|destroy IMAGE",
-     "Tell, and change, who may open a sealed image", cmd_key, NULL},
+     "Show and change who may open a sealed image", cmd_key, NULL},
     {"size", FOR_SIZE, 0, 0, "", "Tell how large an image must be", cmd_size, NULL},
     {"snapshot", FOR_SNAPSHOT, 2, 2, "DIRECTORY FILE", "Copy the image of a mount to a new file",
      cmd_snapshot, NULL},
