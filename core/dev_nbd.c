@@ -390,11 +390,12 @@ nbd_dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
     return r < 0 ? r : len < n ? -ERANGE : 0;
 }
 
-/* Until the server has done all that was sent, on this connection or another. */
+/* Until the server has done all that was sent, on this connection or another.  What was on its way
+ * when a read found the connection lost, and nobody there, is still to be sent again. */
 static int
 complete(struct nbd_dev *n, int64_t deadline)
 {
-    int r = finish_writes(n, deadline);
+    int r = n->lost ? -ENOTCONN : finish_writes(n, deadline);
 
     if (r == -ENOTCONN)
         r = reconnect(n, deadline); /* which writes it, too */

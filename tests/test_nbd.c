@@ -712,6 +712,28 @@ nor_by_a_read(void **state)
     nbdpeer_free(p);
 }
 
+/* A read comes between a write that is sent and the flush, and finds nobody any more. */
+static void
+what_a_read_has_given_up_is_not_flushed(void **state)
+{
+    static const unsigned durable_by[] = {FLUSH_FLAG, FUA_FLAG};
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE), *there = dev_alloc(BLOCK_SIZE);
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct nbdpeer *p = new_peer(durable_by[i]);
+        struct dev *d = NULL;
+
+        assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &hasty), 0);
+        nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1, .away = true});
+        assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, 0), 0);
+        assert_int_equal(dev_pread(d, there, BLOCK_SIZE, 0), -EIO);
+        assert_int_equal(dev_sync(d), -EIO);
+        dev_close(d);
+        nbdpeer_free(p);
+    }
+}
+
 static void
 reads_go_on_when_somebody_answers_again(void **state)
 {
@@ -902,6 +924,7 @@ main(void)
         cmocka_unit_test(a_server_that_is_slow_is_waited_for),
         cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
         cmocka_unit_test(nor_by_a_read),
+        cmocka_unit_test(what_a_read_has_given_up_is_not_flushed),
         cmocka_unit_test(a_server_that_is_lost_again_and_again_is_given_up),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_its_cache),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_some_of_its_cache),
