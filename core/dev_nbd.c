@@ -131,14 +131,6 @@ finish_writes(struct nbd_dev *n, int64_t deadline)
     return r;
 }
 
-static int
-link_write(struct nbd_dev *n, const struct pending *p, int64_t deadline)
-{
-    int r = send_write(n, p);
-
-    return r < 0 ? r : finish_writes(n, deadline);
-}
-
 /* The connection is lost, or will be. */
 static void
 forget_sent(struct nbd_dev *n)
@@ -148,6 +140,19 @@ forget_sent(struct nbd_dev *n)
     nbd_link_drop(n->link);
     n->n_sent = 0;
     n->in_flight = true;
+}
+
+/* Part of a large one may have been sent when the connection is lost: the next one does not know
+ * it. */
+static int
+link_write(struct nbd_dev *n, const struct pending *p, int64_t deadline)
+{
+    int r = send_write(n, p);
+
+    if (r == 0)
+        return finish_writes(n, deadline);
+    forget_sent(n);
+    return r;
 }
 
 /* ---- the journal ------------------------------------------------------------------------------

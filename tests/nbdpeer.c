@@ -226,11 +226,23 @@ serve(struct nbdpeer *p, int fd, const uint8_t *request, const uint8_t *data)
     return give(fd, reply, sizeof reply) && (kind != READ || error || give(fd, p->cache + off, n));
 }
 
+static bool
+is_futile(struct nbdpeer *p)
+{
+    bool futile;
+
+    pthread_mutex_lock(&p->lock);
+    futile = p->died && p->plan.futile > 0;
+    p->plan.futile -= futile;
+    pthread_mutex_unlock(&p->lock);
+    return futile;
+}
+
 static void
 talk(struct nbdpeer *p, int fd)
 {
     uint8_t request[28];
-    bool go_on = negotiate(p, fd);
+    bool go_on = negotiate(p, fd) && !is_futile(p);
 
     while (go_on && take(fd, request, sizeof request) && request[7] != BYE) {
         uint32_t n = get32(request + 24);

@@ -19,6 +19,7 @@ struct nbdpeer_plan {
     unsigned slow_ms; /* instead of dying, wait so long */
     unsigned error;   /* instead of dying, answer this */
     bool away;        /* do not come back */
+    unsigned futile;  /* come back, and end so many connections as soon as they are there */
     bool shrink, read_only, no_flush; /* come back like that */
     const uint8_t *back;              /* come back with this on the medium */
     bool again;                       /* at every multiple of .at */

@@ -734,6 +734,29 @@ what_a_read_has_given_up_is_not_flushed(void **state)
     }
 }
 
+/* The next connection ends when part of a large write has been sent again, and the one after it
+ * takes all. */
+static void
+a_server_may_die_while_what_it_lost_is_sent_again(void **state)
+{
+    enum { LARGE = 3 * 1024 * 1024 };
+    struct nbdpeer *p = nbdpeer_new(LARGE, FLUSH_FLAG);
+    AUTO_FREE uint8_t *buf = dev_alloc(LARGE), *medium = NULL;
+    struct dev *d = NULL;
+
+    (void)state;
+    memset(buf, 0x5a, LARGE);
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &patient), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 2, .futile = 2});
+    assert_int_equal(dev_pwrite(d, buf, LARGE, 0), 0);
+    assert_int_equal(dev_sync(d), 0);
+    assert_int_equal(nbdpeer_connections(p), 3);
+    medium = nbdpeer_medium(p);
+    assert_memory_equal(medium, buf, LARGE);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
 static void
 reads_go_on_when_somebody_answers_again(void **state)
 {
@@ -925,6 +948,7 @@ main(void)
         cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
         cmocka_unit_test(nor_by_a_read),
         cmocka_unit_test(what_a_read_has_given_up_is_not_flushed),
+        cmocka_unit_test(a_server_may_die_while_what_it_lost_is_sent_again),
         cmocka_unit_test(a_server_that_is_lost_again_and_again_is_given_up),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_its_cache),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_some_of_its_cache),
