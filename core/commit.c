@@ -216,7 +216,8 @@ static void
 plan_fini(struct plan *p)
 {
     directory_fini(&p->dir);
-    (void)dev_wait(p->s->dev); /* only of a commit that has failed, and said so */
+    if (dev_wait(p->s->dev) < 0) /* of a commit that has failed already, maybe for lack of memory */
+        fail_store(p->s, -EIO, "a write failed");
     for (size_t i = 0; i < p->n_writes; i++)
         free(p->writes[i].bank);
     free(p->writes);

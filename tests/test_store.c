@@ -1349,6 +1349,21 @@ encrypt_once(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, siz
     return sealed_until_failure-- > 0 ? 0 : -ENOMEM;
 }
 
+static void
+two_new_files(struct store *s, struct change c[2])
+{
+    for (int i = 0; i < 2; i++) {
+        c[i] = (struct change){.op = CHANGE_FILE,
+                               .name = i ? "b" : "a",
+                               .id = store_new_id(s),
+                               .has_content = true,
+                               .data = "new",
+                               .len = 3,
+                               .attr = some_attr()};
+        assert_int_equal(store_slot_take(s, 3, NULL, &c[i].slot), 0);
+    }
+}
+
 /* A content that is on its way when the commit fails has ended when that returns: it must not land
  * on what is written there next. */
 static void
@@ -1362,16 +1377,7 @@ nothing_is_on_its_way_after_a_commit_that_failed(void **state)
     struct change c[2];
 
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        c[i] = (struct change){.op = CHANGE_FILE,
-                               .name = i ? "b" : "a",
-                               .id = store_new_id(s),
-                               .has_content = true,
-                               .data = "new",
-                               .len = 3,
-                               .attr = some_attr()};
-        assert_int_equal(store_slot_take(s, 3, NULL, &c[i].slot), 0);
-    }
+    two_new_files(s, c);
     ops.encrypt = encrypt_once;
     sealed_until_failure = 1;
     sealer->ops = &ops;
@@ -1381,6 +1387,29 @@ nothing_is_on_its_way_after_a_commit_that_failed(void **state)
     assert_int_equal(store_commit(s, c, 2, NULL), 0);
     shows(s, "a", "new", NULL);
     shows(s, "b", "new", NULL);
+}
+
+/* Nor is it forgotten that it has not landed. */
+static void
+a_write_that_fails_after_its_commit_has_ends_writing(void **state)
+{
+    struct dev *d = new_image();
+    AUTO(store_closep) struct store *s = must_open(d);
+    struct sealer *sealer = testseal_plain();
+    const struct sealer_ops *own = sealer->ops;
+    struct sealer_ops ops = *own;
+    struct change c[2];
+
+    (void)state;
+    two_new_files(s, c);
+    ops.encrypt = encrypt_once;
+    sealed_until_failure = 1;
+    sealer->ops = &ops;
+    faultdev_fail(d, FAULT_WRITE, 0, -EIO, NULL);
+    assert_int_equal(store_commit(s, c, 2, NULL), -ENOMEM);
+    sealer->ops = own;
+    assert_true(store_is_read_only(s));
+    assert_int_equal(store_commit(s, c, 2, NULL), -EROFS);
 }
 
 static void
@@ -2243,6 +2272,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(several_changes_are_one_commit_in_their_order),
     cmocka_unit_test(a_file_moved_to_a_smaller_slot_in_the_same_commit_must_fit_there),
     cmocka_unit_test(nothing_is_on_its_way_after_a_commit_that_failed),
+    cmocka_unit_test(a_write_that_fails_after_its_commit_has_ends_writing),
     cmocka_unit_test(a_tpm_once_held_is_remembered),
     cmocka_unit_test(a_change_that_does_not_fit_fails_all_before_anything_is_written),
     cmocka_unit_test(the_smallest_free_slot_that_fits_is_taken),
