@@ -155,7 +155,7 @@ file_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
 static bool
 can_send(struct file_dev *f)
 {
-    if (!f->aio && !f->no_aio)
+    if (f->direct && !f->aio && !f->no_aio)
         f->no_aio = io_setup(SENT_MAX, &f->aio) < 0;
     return f->direct && f->aio;
 }
