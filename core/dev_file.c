@@ -177,7 +177,7 @@ ended(struct file_dev *f, const struct iocb *cb, long result)
 
     if (result == (long)cb->u.c.nbytes)
         return 0;
-    if (result < 0 && result != -EINVAL)
+    if (result < 0 && result != -EINVAL && result != -EINTR)
         return (int)result;
     return file_pwrite(&f->dev, (const char *)cb->u.c.buf + done, cb->u.c.nbytes - done,
                        (uint64_t)cb->u.c.offset + done);

@@ -571,6 +571,11 @@ a_block_device_takes_several_writes_at_once(void **state)
     assert_int_equal(dev_pread(d, back, 5 * BLOCK_SIZE, 0), 0);
     assert_memory_equal(buf, back, 5 * BLOCK_SIZE);
 
+    fate.result = -EINTR; /* it is written then */
+    memset(buf, 0x78, SIZE);
+    assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, 2 * BLOCK_SIZE), 0);
+    assert_int_equal(dev_wait(d), 0);
+
     close(fate.fd);
     fate.result = -ENOSPC;
     n_reports = 0;
