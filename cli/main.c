@@ -158,7 +158,7 @@ run(const struct command *c, bool helper, int argc, char **argv)
     if (r != 0)
         return r == OPTIONS_ANSWERED ? EXIT_DONE : finding_exit_code(r);
     if (o.n_args < c->min_args || o.n_args > c->max_args) {
-        report(0, "%s %s; usage: %s%s%s%s", c->name,
+        report(0, "%s%s%s; usage: %s%s%s%s", helper ? "" : c->name, helper ? "" : " ",
                o.n_args < c->min_args ? "needs more arguments" : "takes fewer arguments",
                helper ? "" : "vnvram ", c->name, *c->synopsis ? " " : "", c->synopsis);
         return EXIT_USAGE;

@@ -25,6 +25,7 @@
 #include "fs/unmounter.h"
 #include "tpm/link.h"
 #include "tpm/pcap.h"
+#include <dirent.h>
 #include <errno.h>
 #include <linux/capability.h>
 #include <malloc.h>
@@ -728,6 +729,28 @@ check_options(struct options *o)
     return o->incoming ? check_incoming(o) : check_ctrl(o);
 }
 
+/* What was written there while nothing was mounted is not seen any more, and may be a TPM's. */
+static void
+warn_hidden(const char *dir)
+{
+    struct mount_entry there = {0};
+    const struct dirent *e = NULL;
+    DIR *d = NULL;
+
+    if (mountinfo_find(&there, dir) < 0)
+        d = opendir(dir);
+    mount_entry_fini(&there);
+    while (d && (e = readdir(d)) && (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0))
+        ;
+    if (e)
+        report_at(REPORT_WARNING, 0,
+                  "%s: is not empty: the mount hides what is there, such as %s; if it was written "
+                  "while the image was not mounted, find out which one is right",
+                  dir, e->d_name);
+    if (d)
+        closedir(d);
+}
+
 static int
 resolve(struct mount *m)
 {
@@ -742,6 +765,7 @@ resolve(struct mount *m)
     if (!mountinfo_is_dead(m->dir) && stat(m->dir, &st) == 0 && !S_ISDIR(st.st_mode))
         return report(-EIO, "%s: cannot mount there: %s; the image goes first, then the directory",
                       m->dir, errno_text(-ENOTDIR));
+    warn_hidden(m->dir);
     return 0;
 }
 

@@ -49,6 +49,17 @@ check_exit 1 "status of an image that is not mounted" "$VNVRAM" status a.img
 matches "... says so" "$ERR" "a\.img: not mounted by vnvram$"
 check_exit 1 "doctor of an image that is not mounted" "$VNVRAM" doctor a.img
 matches "... asks for a directory" "$ERR" "a\.img: is mounted nowhere"
+# ---- a directory that is not empty -------------------------------------------------------------------
+mkdir full
+echo x >full/written
+check "mount on a directory that holds something" "$VNVRAM" mount a.img full
+mounts+=("$TMP/full")
+matches "... is warned of" "$ERR" "warning: $TMP/full: is not empty: .*such as written;"
+check "unmount it" unmounted full
+check "mount on one that is empty" "$VNVRAM" mount a.img dir
+is "... says nothing" "$(cat "$ERR")" ""
+check "unmount it" unmounted dir
+
 # ---- a file system that is read-only -----------------------------------------------------------------
 mkdir ro
 cp a.img ro
