@@ -501,7 +501,7 @@ check_anchor(struct doctor *d)
     struct stat anchor, image;
 
     if (!d->anchor)
-        say(d, FINE, NULL, "none: an older state of the image could not be told from the last one");
+        say(d, FINE, NULL, "none: an older state of the image would not be noticed");
     else if (stat(d->anchor, &anchor) < 0)
         say(d, BAD, "find it; without it the image is not mounted (see accept_rollback)", "%s: %s",
             d->anchor, errno_text(errno));

@@ -136,9 +136,7 @@ static void
 print_anchor(const struct look *l, const char *anchor)
 {
     if (!anchor)
-        printf(
-            "  anchor      none given: were this an older state of the image, nothing here would "
-            "tell\n");
+        printf("  anchor      none given: an older state of the image would not be noticed\n");
     else if (l->key_missing)
         printf("  anchor      not compared: that takes the key\n");
     else
