@@ -63,19 +63,29 @@ shorten(char *text)
     memmove(text + kept + sizeof gap - 1, text + len - kept, kept + 1);
 }
 
+/* Some terminals take U+0080 to U+009F, too, for what ESC and a letter say. */
+static bool
+is_c1(const char *text)
+{
+    return (unsigned char)text[0] == 0xc2 && ((unsigned char)text[1] & 0xe0) == 0x80;
+}
+
 /* A name may hold any byte: a report stays one line, and does nothing to the terminal. */
 static void
 escape(char text[LINE_SIZE], const char *raw)
 {
+    bool second = false; /* byte of such a one */
     size_t n = 0;
 
     for (; *raw && n < LINE_SIZE - 4; raw++) {
         unsigned char c = (unsigned char)*raw;
+        bool first = is_c1(raw);
 
-        if (c < 0x20 || c == 0x7f)
+        if (c < 0x20 || c == 0x7f || first || second)
             n += (size_t)snprintf(text + n, LINE_SIZE - n, "\\x%02x", c);
         else
             text[n++] = *raw;
+        second = first;
     }
     text[n] = '\0';
 }

@@ -33,6 +33,8 @@ told "... wherever it stands" 'argument 2 is empty' mount a.img ''
 
 check_exit 1 "a name with a line's end and a colour in it" "$VNVRAM" info "$(printf 'two\nlines\033[31m.img')"
 is "... is one line all the same" "$(cat "$ERR")" 'vnvram: two\x0alines\x1b[31m.img: cannot open: No such file or directory'
+check_exit 1 "a name with a colour in one character, and an umlaut" "$VNVRAM" info "$(printf '\302\23331m\303\234.img')"
+is "... loses the colour only" "$(cat "$ERR")" 'vnvram: \xc2\x9b31m'"$(printf '\303\234')"'.img: cannot open: No such file or directory'
 long=$(printf 'long/%.0s' {1..600})
 check_exit 1 "a path of 3000 bytes" "$VNVRAM" info "${long}a.img"
 matches "... leaves room for what is wrong with it" "$ERR" '^vnvram: long/.*\.\.\..*/a\.img: cannot open: No such file or directory$'
