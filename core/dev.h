@@ -51,8 +51,9 @@ typedef int dev_witness_fn(void *arg, struct dev *d);
  * be a read that found out. */
 typedef void dev_fail_fn(void *arg, int r, const char *why);
 
-/* Whoever may forbid writing to @d: asked by dev_pwrite() before the first write after a flush, and
- * by dev_sync() after each flush.  0, or how the write or the flush fails (reported).  It may read.
+/* Whoever may forbid writing to @d: asked by dev_pwrite() and dev_submit() before the first write
+ * after a flush, and by dev_sync() after each flush.  0, or how the write or the flush fails
+ * (reported).  It may read.
  */
 typedef int dev_guard_fn(void *arg, struct dev *d);
 

@@ -27,13 +27,22 @@
 
 #include <cmocka.h>
 
-enum { HOSTS = 3, STEPS = 24, NUMBERS = 64, CONTENT = 5000, FOR_GOOD = 1 << 30 };
+enum { HOSTS = 3, STEPS = 24, NUMBERS = 64, CONTENT = 5000, SENT_MAX = 4, FOR_GOOD = 1 << 30 };
 
 /* ---- the world ---------------------------------------------------------------------------------
  */
 
+/* A write on its way. */
+struct sent {
+    const void *buf;
+    size_t n;
+    uint64_t off;
+};
+
 struct host {
     struct dev dev; /* its port to the disk */
+    struct sent sent[SENT_MAX];
+    unsigned n_sent;
     unsigned id;
     struct owner_options who;
     const char *script;
@@ -288,12 +297,18 @@ note_overtaking(const struct host *by)
     }
 }
 
+/* Nothing of theirs lands any more, unlike when they die by themselves. */
 static void
 fence(const struct host *by)
 {
-    for (unsigned i = 0; i < HOSTS; i++)
-        if (&world.hosts[i] != by && world.hosts[i].present)
-            kill_host(&world.hosts[i]);
+    for (unsigned i = 0; i < HOSTS; i++) {
+        struct host *h = &world.hosts[i];
+
+        if (h == by || !h->present)
+            continue;
+        kill_host(h);
+        h->dying = false;
+    }
 }
 
 static int
@@ -317,6 +332,42 @@ port_pwrite(struct dev *d, const void *buf, size_t n, uint64_t off)
     if (world.cuts)
         look_after_a_power_cut(true);
     return 0;
+}
+
+/* They reach the disk in any order, and others may go on in between.  Of a host that dies meanwhile
+ * each is there, in part, or not. */
+static int
+port_wait(struct dev *d)
+{
+    struct host *h = (struct host *)d;
+    int r = 0;
+
+    while (h->n_sent > 0) {
+        unsigned i = (unsigned)draw(h->n_sent);
+        const struct sent w = h->sent[i];
+        bool lived = !h->dead;
+        int e;
+
+        h->sent[i] = h->sent[--h->n_sent];
+        e = port_pwrite(d, w.buf, w.n, w.off);
+        if (lived && h->dead && h->dying)
+            for (unsigned k = 0; k < h->n_sent; k++)
+                if (draw(2))
+                    write_torn(h->sent[k].buf, h->sent[k].n, h->sent[k].off);
+        r = r < 0 ? r : e;
+    }
+    return r;
+}
+
+static int
+port_submit(struct dev *d, const void *buf, size_t n, uint64_t off)
+{
+    struct host *h = (struct host *)d;
+    int r = h->n_sent == SENT_MAX ? port_wait(d) : 0;
+
+    if (r == 0)
+        h->sent[h->n_sent++] = (struct sent){buf, n, off};
+    return r;
 }
 
 static int
@@ -361,6 +412,8 @@ static const struct dev_ops port_ops = {
     .pread = port_pread,
     .pwrite = port_pwrite,
     .sync = port_sync,
+    .submit = port_submit,
+    .wait = port_wait,
     .medium = port_medium,
     .close = port_close,
     .release = port_release,
