@@ -24,7 +24,7 @@ mounted a.img "$M" || exit 99
 check "what was imported is there" cmp left "$M/left"
 is "its owner's, and nobody else's" "$(stat -c %a:%u "$M/left")" "600:$(id -u)"
 check_exit 11 "no import beside a mount" "$VNVRAM" import --replace a.img left
-matches "and it says whose" "$ERR" 'unmount it'
+matches "and it says whose" "$ERR" "\"vnvram unmount $M\""
 
 # Both are always there, once each: who takes them from two generations has one twice.
 cat >swap.py <<'PY'
