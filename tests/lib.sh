@@ -11,6 +11,7 @@
 #   new_image PATH [OPTION...]     vnvram format
 #   mounted IMAGE DIR [OPTION...]  vnvram mount; unmounted again when the script ends, however it ends
 #   unmounted DIR                  vnvram unmount
+#   alone "$@"                     goes on in a mount namespace of its own
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
 #   swtpm_answers SOCKET           does swtpm answer on its control socket?  It is there before that
 #   program_for_all                prints a copy of the program that every user reaches, wherever it was built
@@ -128,6 +129,21 @@ need_guest() { # what guestkit.py needs
     need qemu-system-x86_64 busybox lz4 python3
     [ -e "${VNVRAM_TEST_CACHE:-/var/cache/vnvram-tests}/vmlinuz" ] ||
         skip_all "scripts/install-deps has fetched no kernel for the guest"
+}
+
+# Goes on in a mount namespace of its own.  Whoever makes one meanwhile would hold our mounts and the devices that
+# they are on; and the copies that we have of others' would keep their daemons from ending.
+alone() { # SCRIPT'S-ARGUMENT...
+    local dir
+    if [ -z "${VNVRAM_TEST_ALONE-}" ]; then
+        rm -rf "$TMP"
+        unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespace can be made"
+        VNVRAM_TEST_ALONE=1 exec unshare --mount --propagation private "$BASH" "$0" "$@"
+    fi
+    unset VNVRAM_TEST_ALONE
+    findmnt -rno TARGET -t fuse.vnvram | tac | while read -r dir; do
+        umount -l "$dir"
+    done
 }
 
 new_image() {

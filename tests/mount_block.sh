@@ -5,6 +5,7 @@
 need_fuse
 need_root
 need python3 mkfs.ext4 unshare
+alone "$@"
 cd "$TMP" || exit 99
 truncate -s 8M probe
 probe=$(loop_on probe 4096) || skip_all "no loop device can be attached"

@@ -6,14 +6,7 @@
 need_root
 need_fuse
 need unshare jq python3 setpriv
-if [ "${1-}" != inside ]; then
-    rm -rf "$TMP"
-    unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespace can be made"
-    exec unshare --mount --propagation private "$BASH" "$0" inside
-fi
-findmnt -rno TARGET -t fuse.vnvram | tac | while read -r dir; do
-    umount -l "$dir"
-done
+alone "$@"
 cd "$TMP" || exit 99
 mkdir etc etc/libvirt etc/libvirt/qemu
 : >etc/fstab

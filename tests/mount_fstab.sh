@@ -7,15 +7,7 @@ need_root
 need_fuse
 need unshare
 [ -e /etc/fstab ] || skip_all "/etc/fstab is not there to be replaced"
-if [ "${1-}" != inside ]; then
-    rm -rf "$TMP"
-    unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespace can be made"
-    exec unshare --mount --propagation private "$BASH" "$0" inside
-fi
-# The namespace has a copy of every mount there is, and each keeps that mount's daemon from ending.
-findmnt -rno TARGET -t fuse.vnvram | while read -r dir; do
-    umount -l "$dir"
-done
+alone "$@"
 server=$(cd "$srcdir" && pwd)/tests/nbdserver.py
 cd "$TMP" || exit 99
 

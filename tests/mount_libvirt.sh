@@ -7,11 +7,7 @@
 need_root
 need_fuse
 need unshare libvirtd virsh qemu-system-x86_64 swtpm swtpm_setup swtpm_localca certtool tpm2_nvread jq
-if [ "${1-}" != inside ]; then
-    rm -rf "$TMP"
-    unshare --mount --propagation private true 2>/dev/null || skip_all "no mount namespace can be made"
-    exec unshare --mount --propagation private "$BASH" "$0" inside
-fi
+alone "$@"
 
 uuid=7d1b5f52-6a3c-4b58-9c1e-0f3f0c6a1d01
 external_uuid=7d1b5f52-6a3c-4b58-9c1e-0f3f0c6a1d02

@@ -2,15 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # One writer across hosts: two host ids on one disk, which reach it in ways that no lock of one host joins: two
 # loop devices over a file without a name, and an NBD export of which another server makes a second one.
-
-# Alone with its mounts: whoever else makes a mount namespace meanwhile would hold them, and what they hold.
-if [ "$(id -u)" -eq 0 ] && [ -z "${VNVRAM_TEST_ALONE-}" ] && command -v unshare >/dev/null; then
-    exec env VNVRAM_TEST_ALONE=1 unshare -m bash "$0" "$@"
-fi
 . "${srcdir:-.}/tests/lib.sh"
 need_fuse
 need_root
 need python3 nbdkit unshare
+alone "$@"
 cd "$TMP" || exit 99
 truncate -s 8M probe
 probe=$(loop_on probe) || skip_all "no loop device can be attached"
