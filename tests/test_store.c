@@ -1349,9 +1349,14 @@ encrypt_once(struct sealer *s, const uint8_t iv[SEAL_IV_SIZE], uint8_t *out, siz
     return sealed_until_failure-- > 0 ? 0 : -ENOMEM;
 }
 
+/* A commit of two new files, @c, that fails for lack of memory once the first one is on its way. */
 static void
-two_new_files(struct store *s, struct change c[2])
+fail_between_two_files(struct store *s, struct change c[2])
 {
+    struct sealer *sealer = testseal_plain();
+    const struct sealer_ops *own = sealer->ops;
+    struct sealer_ops ops = *own;
+
     for (int i = 0; i < 2; i++) {
         c[i] = (struct change){.op = CHANGE_FILE,
                                .name = i ? "b" : "a",
@@ -1362,6 +1367,11 @@ two_new_files(struct store *s, struct change c[2])
                                .attr = some_attr()};
         assert_int_equal(store_slot_take(s, 3, NULL, &c[i].slot), 0);
     }
+    ops.encrypt = encrypt_once;
+    sealed_until_failure = 1;
+    sealer->ops = &ops;
+    assert_int_equal(store_commit(s, c, 2, NULL), -ENOMEM);
+    sealer->ops = own;
 }
 
 /* A content that is on its way when the commit fails has ended when that returns: it must not land
@@ -1371,18 +1381,10 @@ nothing_is_on_its_way_after_a_commit_that_failed(void **state)
 {
     struct dev *d = new_image();
     AUTO(store_closep) struct store *s = must_open(d);
-    struct sealer *sealer = testseal_plain();
-    const struct sealer_ops *own = sealer->ops;
-    struct sealer_ops ops = *own;
     struct change c[2];
 
     (void)state;
-    two_new_files(s, c);
-    ops.encrypt = encrypt_once;
-    sealed_until_failure = 1;
-    sealer->ops = &ops;
-    assert_int_equal(store_commit(s, c, 2, NULL), -ENOMEM);
-    sealer->ops = own;
+    fail_between_two_files(s, c);
     dev_close(faultdev_fork(d)); /* which has nothing that was not waited for */
     assert_int_equal(store_commit(s, c, 2, NULL), 0);
     shows(s, "a", "new", NULL);
@@ -1395,19 +1397,11 @@ a_write_that_fails_after_its_commit_has_ends_writing(void **state)
 {
     struct dev *d = new_image();
     AUTO(store_closep) struct store *s = must_open(d);
-    struct sealer *sealer = testseal_plain();
-    const struct sealer_ops *own = sealer->ops;
-    struct sealer_ops ops = *own;
     struct change c[2];
 
     (void)state;
-    two_new_files(s, c);
-    ops.encrypt = encrypt_once;
-    sealed_until_failure = 1;
-    sealer->ops = &ops;
     faultdev_fail(d, FAULT_WRITE, 0, -EIO, NULL);
-    assert_int_equal(store_commit(s, c, 2, NULL), -ENOMEM);
-    sealer->ops = own;
+    fail_between_two_files(s, c);
     assert_true(store_is_read_only(s));
     assert_int_equal(store_commit(s, c, 2, NULL), -EROFS);
 }
