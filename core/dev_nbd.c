@@ -392,6 +392,10 @@ nbd_dev_pread(struct dev *d, void *buf, size_t n, uint64_t off)
         if (r < 0)
             break;
     }
+    /* The server is slow, and with the read the writes that it has were given up: it may do them at
+     * any later time. */
+    if (r == -ETIMEDOUT && nd->n_sent > 0)
+        (void)fail_writes(nd, r);
     return r < 0 ? r : len < n ? -ERANGE : 0;
 }
 

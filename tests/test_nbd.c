@@ -757,6 +757,29 @@ a_server_may_die_while_what_it_lost_is_sent_again(void **state)
     nbdpeer_free(p);
 }
 
+/* Nor is another one asked to do what a slow server may still do when a read has given that up. */
+static void
+what_a_read_has_given_up_with_a_slow_server_is_not_sent_to_another(void **state)
+{
+    struct nbdpeer *p = new_peer(FLUSH_FLAG);
+    AUTO_FREE uint8_t *buf = dev_alloc(BLOCK_SIZE), *there = dev_alloc(BLOCK_SIZE);
+    struct dev *d = NULL;
+    unsigned long writes;
+
+    (void)state;
+    assert_int_equal(dev_open(&d, nbdpeer_uri(p), 0, &hasty), 0);
+    nbdpeer_plan(p, &(struct nbdpeer_plan){.at = 1, .stall = true});
+    assert_int_equal(dev_submit(d, buf, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_pread(d, there, BLOCK_SIZE, 0), -EIO);
+    writes = nbdpeer_writes(p);
+    assert_int_equal(dev_sync(d), -EIO);
+    assert_int_equal(dev_pread(d, there, BLOCK_SIZE, 0), 0);
+    assert_int_equal(dev_pwrite(d, buf, BLOCK_SIZE, 0), -EIO);
+    assert_int_equal(nbdpeer_writes(p), writes);
+    dev_close(d);
+    nbdpeer_free(p);
+}
+
 static void
 reads_go_on_when_somebody_answers_again(void **state)
 {
@@ -948,6 +971,7 @@ main(void)
         cmocka_unit_test(a_server_that_is_slow_is_not_left_for_another),
         cmocka_unit_test(nor_by_a_read),
         cmocka_unit_test(what_a_read_has_given_up_is_not_flushed),
+        cmocka_unit_test(what_a_read_has_given_up_with_a_slow_server_is_not_sent_to_another),
         cmocka_unit_test(a_server_may_die_while_what_it_lost_is_sent_again),
         cmocka_unit_test(a_server_that_is_lost_again_and_again_is_given_up),
         cmocka_unit_test(a_server_may_die_before_any_request_and_lose_its_cache),
