@@ -432,7 +432,8 @@ ask_on_a_terminal(int *master, bool is_new)
         struct secret *key = NULL;
         int r;
 
-        signal(SIGINT, SIG_DFL); /* a shell's background job ignores these two */
+        signal(SIGHUP, SIG_DFL); /* nohup ignores this one, a shell's background job the others */
+        signal(SIGINT, SIG_DFL);
         signal(SIGQUIT, SIG_DFL);
         r = keysource_read(&opt, is_new, &key);
         if (r < 0)
