@@ -32,8 +32,9 @@ struct session {
     int end_fd;
     int null_fd, mounts_fd; /* /dev/null and mountinfo, for the end: nothing can be opened then */
     bool mounted, detached;
-    atomic_bool gone;    /* the kernel has ended the connection */
-    atomic_uint running; /* worker threads that have not ended */
+    atomic_bool given_up; /* by us: aborted, or requests cannot be read */
+    atomic_bool gone;     /* the kernel has ended the connection */
+    atomic_uint running;  /* worker threads that have not ended */
     unsigned n_wanted, n_threads;
     pthread_t threads[THREADS_MAX];
 };
@@ -212,10 +213,12 @@ worker(void *arg)
         if (r == -EINTR || r == -EAGAIN)
             continue;
         if (r <= 0) {
-            if (r == 0)
-                se->gone = true;
-            else
+            if (r < 0) {
                 report(r, "%s: FUSE: %s", se->mountpoint, errno_text(r));
+                se->given_up = true;
+            }
+            if (!se->given_up) /* libfuse says 0 then, too */
+                se->gone = true;
             fuse_session_exit(se->fuse);
             break;
         }
@@ -329,6 +332,7 @@ session_abort(struct session *se)
 {
     if (se->n_threads == 0)
         return;
+    se->given_up = true;
     fuse_session_exit(se->fuse);
     do /* again and again: a worker may have looked just before, and read just after */
         for (unsigned i = 0; i < se->n_threads; i++)
@@ -336,12 +340,12 @@ session_abort(struct session *se)
     while (!has_ended(se, WAKE_EVERY_MS));
 }
 
-/* A living mount must not stay behind dead.  Detaching may write back through the workers, so they
- * end after it. */
+/* A living mount must not stay behind dead, not even when the workers have failed.  Detaching may
+ * write back through them, so they end after it. */
 static void
 end_mount(struct session *se)
 {
-    if (!has_ended(se, 0) && session_detach(se) == 0 && se->n_threads > 0)
+    if (!se->gone && session_detach(se) == 0 && se->n_threads > 0)
         has_ended(se, END_WAIT_MS);
     if (!has_ended(se, 0))
         session_abort(se);

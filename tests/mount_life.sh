@@ -67,6 +67,29 @@ wait "$front"
 is "and the second one ends it, with nothing left behind" $? 0
 exec 7<&- 8<&-
 
+"$VNVRAM" mount -o foreground "$img" "$dir" &
+front=$!
+wait_until 10 test -e "$dir/file"
+printf OLDOLD >"$dir/half"
+exec 9> >(exec python3 -c '
+import os, sys
+f = os.open(sys.argv[1], os.O_WRONLY)
+os.write(f, b"NEW")
+open(sys.argv[2], "w").close()
+sys.stdin.read()' "$dir/half" "$TMP/written")
+check "a writer that neither closes nor syncs" wait_until 10 test -e "$TMP/written"
+is "has written for those who look" "$(cat "$dir/half")" NEWOLD
+kill "$front"
+wait_until 10 is_not_mounted "$dir"
+kill "$front"
+wait "$front"
+is "two SIGTERMs end its mount" $? 0
+exec 9>&-
+mounted "$img" "$dir"
+is "and what it had written by half is dropped" "$(cat "$dir/half")" OLDOLD
+rm "$dir/half"
+unmounted "$dir"
+
 cat >"$TMP/notify.py" <<'PYTHON'
 import os, socket, subprocess, sys
 path, vnvram, image, where = sys.argv[1:]
