@@ -20,6 +20,8 @@
 
 #include <cmocka.h>
 
+enum { AT_ONCE_MS = LEASE_HOLD_MS / 3 }; /* nobody was waited for, on a busy machine either */
+
 static char path[] = "/tmp/vnvram-lease.XXXXXX";
 static int fd;
 static struct lease *lease;
@@ -160,7 +162,7 @@ a_commit_waits_for_a_copy_to_end(void **state)
     waited = commit_ms();
     assert_in_range(waited, 100, LEASE_HOLD_MS);
     end_copier(&c);
-    assert_true(commit_ms() < 100);
+    assert_true(commit_ms() < AT_ONCE_MS);
 }
 
 /* It waits in open() while the next commit begins. */
@@ -191,12 +193,12 @@ who_keeps_the_file_open_is_waited_for_once(void **state)
 
     (void)state;
     waited = commit_ms();
-    assert_in_range(waited, LEASE_HOLD_MS - 100, LEASE_HOLD_MS + 400);
+    assert_in_range(waited, LEASE_HOLD_MS - 100, 2 * LEASE_HOLD_MS - 100);
     pause_ms(300); /* what may be waited has grown back */
-    assert_true(commit_ms() < 100);
-    assert_true(commit_ms() < 100);
+    assert_true(commit_ms() < AT_ONCE_MS);
+    assert_true(commit_ms() < AT_ONCE_MS);
     close(copy);
-    assert_true(commit_ms() < 100); /* which finds that he has gone */
+    assert_true(commit_ms() < AT_ONCE_MS); /* which finds that he has gone */
     copy = open(path, O_RDONLY);
     pause_ms(300);
     assert_true(commit_ms() >= LEASE_HOLD_MS / 2);
