@@ -85,7 +85,7 @@ many() {
     is "all $n are whole images" "$bad" 0
     is "and none shows a torn commit" "$torn" 0
     check "the writer went on ($commits commits, the longest $worst ms)" test "$commits" -gt "$n"
-    check "and never waited for 2 s" test "$worst" -lt 2000
+    check "and never waited twice" test "$worst" -lt 3000 # once is 1.5 s
 }
 
 check "mounts" mounted a.img mnt
@@ -110,12 +110,12 @@ exec 9<a.img
 first=$(took store 1)
 second=$(took store 2)
 check "a commit waits for a copy ($first ms)" test "$first" -ge 1000
-check "but not for long" test "$first" -lt 2000
-check "and only once ($second ms)" test "$second" -lt 1000
+check "but not for long" test "$first" -lt 3000
+check "and only once ($second ms)" test "$second" -lt 1500
 exec 9<&-
 store 3
 third=$(took store 4)
-check "not at all when the copy has ended ($third ms)" test "$third" -lt 500
+check "not at all when the copy has ended ($third ms)" test "$third" -lt 1000
 sleep 0.3 # what commits may wait grows back with time
 exec 9<a.img
 fourth=$(took store 5)
@@ -221,7 +221,7 @@ if command -v tpm2_nvdefine >/dev/null && [ "$(id -u)" -eq 0 ]; then
     touch stop
     wait "$copier"
     is "41 NV writes succeed beside $(cat copied) copies" "$failed" 0
-    check "the longest took $worst ms, less than 2 s" test "$worst" -lt 2000
+    check "the longest took $worst ms, no more than one wait" test "$worst" -lt 3000
     for i in 0 1; do
         [ ! -e copy$i.img ] || check "a copy is whole" "$VNVRAM" check copy$i.img
     done
