@@ -319,6 +319,7 @@ cmd_clone(struct options *o)
                             "one (--same-identity)");
     else if (o->same_identity && o->new_key.given)
         r = report(-EINVAL, "clone: the same identity has the same keys: leave out -n");
+    o->new_key.of = o->args[1];
     if (r == 0 && o->new_key.given)
         r = keys_read(&o->new_key, true); /* asks, maybe: before the image is read */
     if (r < 0)

@@ -105,8 +105,10 @@ der_export(struct options *o)
     struct parcel_origin from = {0};
     const struct parcel_take what = {.hidden = true, .origin = &from};
     struct key_options *key = export_key(o);
-    int r = key ? keys_read(key, key == &o->new_key) : 0; /* before the image is looked at */
+    int r;
 
+    o->new_key.of = o->args[1];
+    r = key ? keys_read(key, key == &o->new_key) : 0; /* before the image is looked at */
     if (r < 0)
         return finding_exit_code(r);
     r = parcels_take(&p, o, o->args[0], &what);
@@ -144,6 +146,7 @@ open_sealed(const struct der_head *h, struct options *o, const char *path, struc
                       "with -o",
                       path);
     der_sealing(h, &sb);
+    o->new_key.of = path;
     r = keys_read(key, false);
     if (r == 0)
         r = keys_unlock(key, &sb, s);

@@ -463,6 +463,7 @@ cmd_key(struct options *o)
         {"destroy", key_destroy, false},
     };
 
+    o->key.of = o->new_key.of = o->args[1];
     for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++) {
         int r;
 

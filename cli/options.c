@@ -936,6 +936,7 @@ options_parse(struct options *o, unsigned where, const char *usage, int argc, ch
         report(r, "out of memory");
     o->args = argv + optind;
     o->n_args = argc - optind;
+    o->key.of = o->new_key.of = o->n_args > 0 ? o->args[0] : NULL;
     return r;
 }
 

@@ -31,6 +31,7 @@ struct key_options {
     unsigned key_size;      /* key_size=: 16, 24, 32 bytes for a new passphrase; 0 = 32 */
     uint32_t kdf_memory;    /* kdf_memory=, KiB, and */
     uint32_t kdf_time;      /* kdf_time=, passes, for a new passphrase; 0 = benchmark */
+    const char *of;         /* what it opens, for who is asked; the caller's; NULL: not said */
     bool given;             /* a word that only a sealed image understands: the user means one */
 
     /* What has been read and opened, so that nobody is asked twice. */

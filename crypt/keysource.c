@@ -4,6 +4,7 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "crypt/aes.h"
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -177,13 +178,27 @@ keysource_read_fd(int fd, const char *what, size_t most, struct secret **text)
     return r;
 }
 
+/* Whoever mounts several images is to know which one this is about. */
+static void
+make_prompt(char *prompt, size_t size, bool is_new, const char *of)
+{
+    snprintf(prompt, size, "%s%s%.*s: ", is_new ? "New passphrase" : "Passphrase",
+             of ? " for " : "", (int)size / 2, of ? of : "");
+    for (; *prompt; prompt++)
+        if (iscntrl((unsigned char)*prompt))
+            *prompt = '?';
+}
+
 static int
-ask(bool is_new, struct secret **key)
+ask(bool is_new, const char *of, struct secret **key)
 {
     AUTO(secret_freep) struct secret *first = NULL, *again = NULL;
     const char *what = "the terminal";
-    int r = terminal_ask(is_new ? "New passphrase: " : "Passphrase: ", &first);
+    char prompt[2 * PATH_MAX];
+    int r;
 
+    make_prompt(prompt, sizeof prompt, is_new, of);
+    r = terminal_ask(prompt, &first);
     if (r == 0 && is_new) {
         r = terminal_ask("The same again: ", &again);
         if (r == 0 && !secret_equal(first, again))
@@ -203,7 +218,7 @@ keysource_read(struct key_options *opt, bool is_new, struct secret **key)
     if (sources > 1)
         return report(-EINVAL, "give only one of key_file=, key_fd= and key=");
     if (sources == 0 && opt->format == KEY_FORMAT_PASSPHRASE)
-        return ask(is_new, key);
+        return ask(is_new, opt->of, key);
     if (sources == 0)
         return report(-ENOKEY, "no key: give key_file=, key_fd= or key=, or key_format=passphrase "
                                "to be asked for one");

@@ -423,12 +423,13 @@ a_key_in_argv_turns_into_dashes(void **state)
 
 /* Asks on a terminal of its own; the result is the child's exit code. */
 static pid_t
-ask_on_a_terminal(int *master, bool is_new)
+ask_on_a_terminal(int *master, bool is_new, const char *of)
 {
     pid_t pid = forkpty(master, NULL, NULL, NULL);
 
     if (pid == 0) {
-        struct key_options opt = {.fd = -1, .format = KEY_FORMAT_PASSPHRASE, .given = true};
+        struct key_options opt = {
+            .fd = -1, .format = KEY_FORMAT_PASSPHRASE, .of = of, .given = true};
         struct secret *key = NULL;
         int r;
 
@@ -482,7 +483,7 @@ a_passphrase_is_asked_for_without_echo(void **state)
 {
     char shown[1024] = "";
     int master, status;
-    pid_t pid = ask_on_a_terminal(&master, false);
+    pid_t pid = ask_on_a_terminal(&master, false, NULL);
 
     (void)state;
     wait_for(master, shown, sizeof shown, "Passphrase: ");
@@ -495,13 +496,36 @@ a_passphrase_is_asked_for_without_echo(void **state)
     close(master);
 }
 
+/* And what is in a name is shown, not done. */
+static void
+a_question_says_what_it_is_about(void **state)
+{
+    for (int is_new = 0; is_new < 2; is_new++) {
+        char shown[1024] = "";
+        int master, status;
+        pid_t pid = ask_on_a_terminal(&master, is_new, "vm\033.img");
+
+        (void)state;
+        wait_for(master, shown, sizeof shown,
+                 is_new ? "New passphrase for vm?.img: " : "Passphrase for vm?.img: ");
+        type_line(master, "hunter2\n");
+        if (is_new) {
+            wait_for(master, shown, sizeof shown, "The same again: ");
+            type_line(master, "hunter2\n");
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        close(master);
+    }
+}
+
 static void
 a_new_passphrase_is_asked_for_twice(void **state)
 {
     for (int same = 0; same < 2; same++) {
         char shown[1024] = "";
         int master, status;
-        pid_t pid = ask_on_a_terminal(&master, true);
+        pid_t pid = ask_on_a_terminal(&master, true, NULL);
 
         (void)state;
         wait_for(master, shown, sizeof shown, "New passphrase: ");
@@ -526,7 +550,7 @@ a_signal_while_asking_leaves_the_terminal_as_it_was(void **state)
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         char shown[1024] = "";
         int master, status;
-        pid_t pid = ask_on_a_terminal(&master, false);
+        pid_t pid = ask_on_a_terminal(&master, false, NULL);
 
         wait_for(master, shown, sizeof shown, "Passphrase: ");
         assert_false(echoes(master));
@@ -1195,6 +1219,7 @@ main(void)
         cmocka_unit_test(size_and_cost_alone_do_not_mean_a_sealed_image),
         cmocka_unit_test(a_key_in_argv_turns_into_dashes),
         cmocka_unit_test(a_passphrase_is_asked_for_without_echo),
+        cmocka_unit_test(a_question_says_what_it_is_about),
         cmocka_unit_test(a_new_passphrase_is_asked_for_twice),
         cmocka_unit_test(a_signal_while_asking_leaves_the_terminal_as_it_was),
         cmocka_unit_test(an_error_of_a_key_file_is_no_finding_about_the_image),
