@@ -30,7 +30,7 @@ struct session {
     char *mountpoint;
     dev_t dev;
     int end_fd;
-    int null_fd, mounts_fd; /* /dev/null and mountinfo, for the end: nothing can be opened then */
+    int cut_fd, mounts_fd; /* a pipe's end and mountinfo, for the end: nothing can be opened then */
     bool mounted, detached;
     atomic_bool given_up; /* by us: aborted, or requests cannot be read */
     atomic_bool gone;     /* the kernel has ended the connection */
@@ -139,6 +139,18 @@ mount_session(struct session *se, struct fs *fs, const struct session_options *o
     return 0;
 }
 
+/* The end to write to, for nobody. */
+static int
+open_broken_pipe(void)
+{
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -1;
+    close(fds[0]);
+    return fds[1];
+}
+
 int
 session_new(struct session **out, struct fs *fs, const struct session_options *opt)
 {
@@ -155,10 +167,10 @@ session_new(struct session **out, struct fs *fs, const struct session_options *o
     if (se->n_wanted > THREADS_MAX)
         se->n_wanted = THREADS_MAX;
     se->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    se->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    se->cut_fd = open_broken_pipe();
     se->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
     se->mountpoint = strdup(opt->mountpoint);
-    if (se->end_fd < 0 || se->null_fd < 0 || se->mounts_fd < 0 || !se->mountpoint)
+    if (se->end_fd < 0 || se->cut_fd < 0 || se->mounts_fd < 0 || !se->mountpoint)
         return report(-EIO, "cannot open what a session needs: %s", errno_text(-errno));
     r = mount_session(se, fs, opt);
     if (r < 0)
@@ -352,11 +364,11 @@ end_mount(struct session *se)
 }
 
 /* The kernel ends the connection when its descriptor goes, and whoever waits for an answer gets
- * ENOTCONN.  The number must stay taken: a reply that comes late goes to /dev/null. */
+ * ENOTCONN.  The number must stay taken: a reply that comes late goes nowhere. */
 static void
 cut_connection(struct session *se)
 {
-    dup3(se->null_fd, fuse_session_fd(se->fuse), O_CLOEXEC);
+    dup3(se->cut_fd, fuse_session_fd(se->fuse), O_CLOEXEC);
 }
 
 void
@@ -379,13 +391,16 @@ session_free(struct session *se)
     if (!se)
         return;
     session_stop(se);
-    /* It unmounts by path, whatever lies there by now, unless the connection has ended before. */
-    if (se->fuse && se->gone)
-        fuse_session_unmount(se->fuse);
-    if (se->fuse)
-        fuse_session_destroy(se->fuse); /* closes the descriptor */
+    /* libfuse would unmount by path, whatever lies there by now.  It does not when poll(2) tells
+     * that the connection has gone, and POLLERR is what it looks for. */
+    if (se->fuse && !se->gone)
+        cut_connection(se);
+    if (se->fuse) {
+        fuse_session_unmount(se->fuse); /* closes the descriptor */
+        fuse_session_destroy(se->fuse);
+    }
     scope_close(&se->end_fd);
-    scope_close(&se->null_fd);
+    scope_close(&se->cut_fd);
     scope_close(&se->mounts_fd);
     free(se->mountpoint);
     free(se);

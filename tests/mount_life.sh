@@ -458,7 +458,7 @@ exec 5<&- 6<&- 9>&-
 pid=$(pid_of "$dir")
 descriptors "$pid" >"$TMP/fds" # a third socket is syslog's
 matches "the daemon has what it needs, nothing else" "$TMP/fds" \
-    '^ 1 /dev/fuse 4 /dev/null 1 /proc/[0-9]*/mountinfo 1 IMAGE 2 anon_inode:\[eventfd\] 1 anon_inode:\[signalfd\] [23] socket: $'
+    '^ 1 /dev/fuse 3 /dev/null 1 /proc/[0-9]*/mountinfo 1 IMAGE 2 anon_inode:\[eventfd\] 1 anon_inode:\[signalfd\] 1 pipe: [23] socket: $'
 others=$(cat /proc/"$pid"/task/*/children)
 is "it has two children" "$(echo $others | wc -w)" 2
 tpm=$(tpm_pid_of "$dir")
