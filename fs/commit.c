@@ -177,11 +177,17 @@ commit_file(struct nodes *ns, struct node *n)
 /* ---- commit points --------------------------------------------------------------------------- */
 
 static bool
-sync_wanted(const struct handle *h)
+data_sync_wanted(const struct handle *h)
 {
     const struct node *n = h->node;
 
-    return node_is_kept(n) && (n->changed || !n->stored || n->attr_changed);
+    return node_is_kept(n) && (n->changed || !n->stored);
+}
+
+static bool
+sync_wanted(const struct handle *h)
+{
+    return data_sync_wanted(h) || (node_is_kept(h->node) && h->node->attr_changed);
 }
 
 /* A handle's flush speaks for what was written through it, and nobody's speaks for a mapping's
@@ -240,9 +246,9 @@ node_flush(struct nodes *ns, struct handle *h)
 }
 
 int
-node_fsync(struct nodes *ns, struct handle *h)
+node_fsync(struct nodes *ns, struct handle *h, bool data)
 {
-    return commit_if(ns, h, sync_wanted);
+    return commit_if(ns, h, data ? data_sync_wanted : sync_wanted);
 }
 
 int
@@ -257,7 +263,7 @@ node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, ui
     if (!whole)
         return -EOPNOTSUPP;
     r = node_write(ns, h, buf, n, off, false);
-    return r < 0 ? r : node_fsync(ns, h);
+    return r < 0 ? r : node_fsync(ns, h, true);
 }
 
 int

@@ -143,7 +143,8 @@ struct view {
 };
 int node_read(struct nodes *ns, struct handle *h, size_t n, uint64_t off, struct view *v);
 void node_put_view(struct view *v);
-/* @page: written through a mapping, so that no handle's flush speaks for it. */
+/* @page: written through a mapping, so that no handle's flush speaks for it.  Of what is there
+ * already only the times change. */
 int node_write(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off,
                bool page);
 /* Replaces the whole content by one of the same size, and commits it.  -EOPNOTSUPP for any other
@@ -152,7 +153,7 @@ int node_write(struct nodes *ns, struct handle *h, const void *buf, size_t n, ui
 int node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off);
 int node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, uint64_t len);
 int node_flush(struct nodes *ns, struct handle *h);
-int node_fsync(struct nodes *ns, struct handle *h);
+int node_fsync(struct nodes *ns, struct handle *h, bool data); /* @data: as fdatasync */
 int node_release(struct nodes *ns, struct handle *h); /* the handle is gone, whatever it returns */
 void nodes_close_all(struct nodes *ns); /* releases every handle; nobody else works on the nodes */
 

@@ -615,7 +615,7 @@ write_file(struct fs *fs, const char *buf, size_t size, off_t off, const struct 
     if (node_overwrites(fs->nodes, h))
         return node_overwrite(fs->nodes, h, buf, size, (uint64_t)off);
     r = node_write(fs->nodes, h, buf, size, (uint64_t)off, fi->writepage);
-    return r == 0 && node_is_synchronous(fs->nodes, h) ? node_fsync(fs->nodes, h) : r;
+    return r == 0 && node_is_synchronous(fs->nodes, h) ? node_fsync(fs->nodes, h, true) : r;
 }
 
 static int
@@ -669,8 +669,8 @@ op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void
 op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-    (void)datasync;
-    reply_result(req, ino_is_file(ino) ? node_fsync(fs_of(req)->nodes, handle_of(fi)) : 0);
+    reply_result(req,
+                 ino_is_file(ino) ? node_fsync(fs_of(req)->nodes, handle_of(fi), datasync) : 0);
 }
 
 static void

@@ -99,7 +99,7 @@ commits(bool sealed, unsigned files, size_t len, unsigned rounds)
     for (unsigned i = 0; i < rounds; i++) {
         data[i % len]++;
         MUST(node_write(b.nodes, b.handle, data, len, 0, false) == 0);
-        MUST(node_fsync(b.nodes, b.handle) == 0);
+        MUST(node_fsync(b.nodes, b.handle, false) == 0);
     }
     tear_down(&b);
 }
@@ -165,7 +165,7 @@ reads(unsigned rounds)
 
     set_up(&b, false, 0, PERMALL);
     MUST(node_write(b.nodes, b.handle, data, sizeof data, 0, false) == 0);
-    MUST(node_fsync(b.nodes, b.handle) == 0);
+    MUST(node_fsync(b.nodes, b.handle, false) == 0);
     for (unsigned i = 0; i < rounds; i++) {
         MUST(node_lookup(b.nodes, "f", &st) == 0);
         MUST(node_open(b.nodes, st.id, O_RDONLY, true, &h) == 0);

@@ -361,7 +361,7 @@ flush_stores_what_the_handle_wrote_and_fsync_anything(void **state)
     assert_int_equal(node_flush(ns, w), 0);
     assert_stored("a", "one");
     put(w, "two");
-    assert_int_equal(node_fsync(ns, r), 0);
+    assert_int_equal(node_fsync(ns, r, false), 0);
     assert_stored("a", "two");
     release(w);
     release(r);
@@ -449,6 +449,81 @@ what_could_not_be_stored_is_kept_and_stored_later(void **state)
     assert_stored("b", "two");
 }
 
+static struct timespec
+stored_mtime(const char *name)
+{
+    struct entry e;
+
+    assert_int_equal(store_find(store, name, &e), 0);
+    return e.attr.mtime;
+}
+
+/* Its times are new, which fdatasync does not wait for and fsync does. */
+static void
+what_is_there_already_is_not_stored_again(void **state)
+{
+    struct handle *h;
+
+    (void)state;
+    make_file("a", "what is there");
+    h = open_file("a", O_RDWR);
+    commits = 0;
+    clock_seconds += 10;
+    assert_int_equal(write_at(h, "is", 5), 0);
+    assert_int_equal(node_write(ns, h, "what is there", 13, 0, true), 0);
+    assert_int_equal(look("a").attr.mtime.tv_sec, clock_seconds);
+    assert_int_equal(node_fsync(ns, h, true), 0);
+    assert_int_equal(node_flush(ns, h), 0);
+    assert_int_equal(commits, 0);
+    assert_int_not_equal(stored_mtime("a").tv_sec, clock_seconds);
+    assert_int_equal(node_fsync(ns, h, false), 0);
+    assert_int_equal(commits, 1);
+    assert_int_equal(stored_mtime("a").tv_sec, clock_seconds);
+    assert_int_equal(write_at(h, "is", 4), 0);
+    assert_int_equal(node_fsync(ns, h, true), 0);
+    assert_int_equal(commits, 2);
+    assert_stored("a", "whatiss there");
+    assert_int_equal(write_at(h, "there, too", 8), 0); /* goes past its end */
+    assert_int_equal(node_flush(ns, h), 0);
+    assert_int_equal(commits, 3);
+    assert_stored("a", "whatiss there, too");
+    finish(h);
+}
+
+static void
+the_times_of_what_was_there_come_later(void **state)
+{
+    struct handle *h;
+
+    (void)state;
+    make_file("a", "there");
+    h = open_file("a", O_RDWR);
+    clock_seconds += 10;
+    put(h, "there");
+    finish(h);
+    assert_int_not_equal(stored_mtime("a").tv_sec, clock_seconds);
+    assert_int_equal(nodes_settle(ns), 0);
+    assert_int_equal(stored_mtime("a").tv_sec, clock_seconds);
+}
+
+/* What another handle has written is there, but not in the store. */
+static void
+what_is_only_in_memory_is_no_less_written(void **state)
+{
+    struct handle *one, *two;
+
+    (void)state;
+    make_file("a", "old");
+    one = open_file("a", O_RDWR);
+    two = open_file("a", O_RDWR);
+    put(one, "new");
+    put(two, "new");
+    assert_int_equal(node_flush(ns, two), 0);
+    assert_stored("a", "new");
+    finish(one);
+    finish(two);
+}
+
 static void
 flush_without_news_does_not_commit(void **state)
 {
@@ -459,7 +534,7 @@ flush_without_news_does_not_commit(void **state)
     h = open_file("a", O_RDWR);
     commits = 0;
     assert_int_equal(node_flush(ns, h), 0);
-    assert_int_equal(node_fsync(ns, h), 0);
+    assert_int_equal(node_fsync(ns, h, false), 0);
     put(h, "new");
     assert_int_equal(node_flush(ns, h), 0);
     assert_int_equal(node_flush(ns, h), 0);
@@ -772,7 +847,7 @@ an_unlinked_open_file_keeps_slot_and_content_until_its_last_close(void **state)
     assert_reads(other, "TEXT and more");
     commits = 0;
     finish(h);
-    assert_int_equal(node_fsync(ns, other), 0);
+    assert_int_equal(node_fsync(ns, other, false), 0);
     assert_int_equal(commits, 0);
     assert_int_equal(slots_used(), 1);
     finish(other);
@@ -900,7 +975,7 @@ a_draft_is_gone_with_its_last_handle(void **state)
     commits = 0;
     h = create(DRAFT_PREFIX "1", O_RDWR);
     put(h, "half of it");
-    assert_int_equal(node_fsync(ns, h), 0);
+    assert_int_equal(node_fsync(ns, h, false), 0);
     assert_int_equal(node_flush(ns, h), 0);
     assert_int_equal(nodes_sync(ns), 0);
     assert_stored(DRAFT_PREFIX "1", NULL);
@@ -1420,7 +1495,7 @@ after_a_failed_flush_everything_is_read_only_and_reads_go_on(void **state)
     memory.sync_fails = true;
     assert_int_equal(node_flush(ns, h), -EIO);
     memory.sync_fails = false;
-    assert_int_equal(node_fsync(ns, h), -EROFS);
+    assert_int_equal(node_fsync(ns, h, false), -EROFS);
     assert_all_is_refused(h);
     assert_shows("b", "text b");
     assert_reads(h, "new");
@@ -1826,6 +1901,9 @@ static const struct CMUnitTest tests[] = {
     CASE(flush_of_a_handle_that_did_not_write_stores_nothing),
     CASE(a_handles_bytes_are_its_own_business_only_until_they_are_stored),
     CASE(what_could_not_be_stored_is_kept_and_stored_later),
+    CASE(what_is_there_already_is_not_stored_again),
+    CASE(the_times_of_what_was_there_come_later),
+    CASE(what_is_only_in_memory_is_no_less_written),
     CASE(flush_without_news_does_not_commit),
     CASE(a_shells_redirection_never_stores_an_empty_file),
     CASE(truncation_alone_is_stored_at_release),
