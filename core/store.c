@@ -444,6 +444,12 @@ store_is_read_only(const struct store *s)
     return s->read_only != 0;
 }
 
+bool
+store_is_sole(const struct store *s)
+{
+    return s->dev->sole && !s->own;
+}
+
 void
 store_set_read_only(struct store *s, int r, const char *why)
 {

@@ -214,6 +214,9 @@ int store_settle(struct store *s);
 
 /* Whether every change would fail with -EROFS.  Does not wait for a commit. */
 bool store_is_read_only(const struct store *s);
+/* What was stored is there still, unless somebody has gone past all locks: it is a file of this
+ * host, on a file system that has leases, and no host takes it over from another. */
+bool store_is_sole(const struct store *s);
 
 /* Makes the store read-only for good; @why is static text.  The first reason stays. */
 void store_set_read_only(struct store *s, int r, const char *why);

@@ -198,7 +198,10 @@ flush_wanted(const struct handle *h)
 {
     const struct node *n = h->node;
 
-    return node_is_kept(n) && n->changed && ((h->pending & DID_WRITE) || (n->pages && writable(h)));
+    if (!node_is_kept(n))
+        return false;
+    return n->changed ? (h->pending & DID_WRITE) || (n->pages && writable(h))
+                      : n->attr_changed && h->touched;
 }
 
 /* The rest, unless another handle is going to speak for it. */
@@ -252,6 +255,12 @@ node_fsync(struct nodes *ns, struct handle *h, bool data)
 }
 
 int
+node_sync_write(struct nodes *ns, struct handle *h)
+{
+    return node_fsync(ns, h, (h->flags & O_SYNC) != O_SYNC);
+}
+
+int
 node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, uint64_t off)
 {
     bool whole;
@@ -263,7 +272,7 @@ node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, ui
     if (!whole)
         return -EOPNOTSUPP;
     r = node_write(ns, h, buf, n, off, false);
-    return r < 0 ? r : node_fsync(ns, h, true);
+    return r < 0 ? r : node_sync_write(ns, h);
 }
 
 int

@@ -230,13 +230,13 @@ range_end(const struct nodes *ns, uint64_t off, uint64_t len, uint64_t *end)
 /* Firmware that tidies up its flash writes over and over what is there, byte by byte, and syncs
  * each time: for a flash of half a megabyte those were minutes. */
 static bool
-is_there(const struct node *n, const void *buf, size_t len, uint64_t end)
+is_there(const struct nodes *ns, const struct node *n, const void *buf, size_t len, uint64_t end)
 {
     return n->stored && !n->changed && !n->committing && end <= n->size &&
-           memcmp(n->blob->data + (end - len), buf, len) == 0;
+           store_is_sole(ns->store) && memcmp(n->blob->data + (end - len), buf, len) == 0;
 }
 
-/* Only times are new, and they are not worth a commit. */
+/* Only times are new: they can wait for fsync or close. */
 static void
 wrote_nothing_new(struct nodes *ns, struct node *n, struct handle *h)
 {
@@ -245,7 +245,7 @@ wrote_nothing_new(struct nodes *ns, struct node *n, struct handle *h)
     nodes_now(ns, &now);
     n->attr.mtime = n->attr.ctime = now;
     n->base.mtime = n->base.ctime = now;
-    n->attr_changed = true;
+    n->attr_changed = h->touched = true;
     h->flushed = false;
 }
 
@@ -262,7 +262,9 @@ node_write(struct nodes *ns, struct handle *h, const void *buf, size_t len, uint
     r = range_end(ns, off, len, &end);
     if (r == 0)
         r = node_load(ns, n);
-    if (r == 0 && is_there(n, buf, len, end)) {
+    if (r == 0)
+        r = nodes_read_only(ns); /* by now */
+    if (r == 0 && is_there(ns, n, buf, len, end)) {
         wrote_nothing_new(ns, n, h);
         return 0;
     }

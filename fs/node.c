@@ -977,7 +977,9 @@ change_attr(struct nodes *ns, struct node *n, const struct attr_change *ch,
     int r = 0;
 
     attr_apply(&base, ch, now);
-    if (n->name && n->stored && !same_attr(&base, &n->base)) {
+    if (n->name && n->stored &&
+        (!same_attr(&base, &n->base) ||
+         (n->attr_changed && ch->set & (SET_MTIME | SET_MTIME_NOW)))) {
         r = txn_new(&t, 1);
         if (r < 0)
             return r;

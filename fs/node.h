@@ -154,6 +154,7 @@ int node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n
 int node_fallocate(struct nodes *ns, struct handle *h, int mode, uint64_t off, uint64_t len);
 int node_flush(struct nodes *ns, struct handle *h);
 int node_fsync(struct nodes *ns, struct handle *h, bool data); /* @data: as fdatasync */
+int node_sync_write(struct nodes *ns, struct handle *h);       /* as O_DSYNC or O_SYNC has it */
 int node_release(struct nodes *ns, struct handle *h); /* the handle is gone, whatever it returns */
 void nodes_close_all(struct nodes *ns); /* releases every handle; nobody else works on the nodes */
 

@@ -23,6 +23,7 @@ struct handle {
     unsigned pending;  /* DID_* */
     unsigned inflight; /* DID_* that the commit in flight carries */
     bool overwrites;   /* node_overwrite() is for it */
+    bool touched;      /* it has written what was there */
     bool flushed;      /* a descriptor of it was closed, and nothing written since */
 };
 
@@ -38,8 +39,9 @@ struct node {
     bool stored;            /* the store has an entry, with... */
     uint32_t home;          /* ...this slot, */
     struct content content; /* this content */
-    struct file_attr base;  /* and these attributes (attr_changed: soon) */
-    bool attr_changed;
+    struct file_attr base;  /* and these attributes, soon */
+    bool attr_changed; /* base is not what the store has: its ctime, and after a write of what was
+                          there, mtime */
 
     /* As programs see it. */
     uint32_t slot; /* held, once; SLOT_NONE when unlinked and closed by all */

@@ -615,7 +615,7 @@ write_file(struct fs *fs, const char *buf, size_t size, off_t off, const struct 
     if (node_overwrites(fs->nodes, h))
         return node_overwrite(fs->nodes, h, buf, size, (uint64_t)off);
     r = node_write(fs->nodes, h, buf, size, (uint64_t)off, fi->writepage);
-    return r == 0 && node_is_synchronous(fs->nodes, h) ? node_fsync(fs->nodes, h, true) : r;
+    return r == 0 && node_is_synchronous(fs->nodes, h) ? node_sync_write(fs->nodes, h) : r;
 }
 
 static int
