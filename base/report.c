@@ -70,19 +70,18 @@ is_c1(const char *text)
     return (unsigned char)text[0] == 0xc2 && ((unsigned char)text[1] & 0xe0) == 0x80;
 }
 
-/* A name may hold any byte: a report stays one line, and does nothing to the terminal. */
-static void
-escape(char text[LINE_SIZE], const char *raw)
+void
+report_escape(char *text, size_t size, const char *raw)
 {
     bool second = false; /* byte of such a one */
     size_t n = 0;
 
-    for (; *raw && n < LINE_SIZE - 4; raw++) {
+    for (; *raw && n < size - 4; raw++) {
         unsigned char c = (unsigned char)*raw;
         bool first = is_c1(raw);
 
         if (c < 0x20 || c == 0x7f || first || second)
-            n += (size_t)snprintf(text + n, LINE_SIZE - n, "\\x%02x", c);
+            n += (size_t)snprintf(text + n, size - n, "\\x%02x", c);
         else
             text[n++] = *raw;
         second = first;
@@ -98,7 +97,7 @@ vreport(enum report_level level, int r, const char *fmt, va_list ap)
 
     vsnprintf(raw, sizeof raw, fmt, ap);
     shorten(raw);
-    escape(text, raw);
+    report_escape(text, sizeof text, raw);
     if (sink)
         sink(sink_arg, level, text);
     else

@@ -8,6 +8,7 @@
 #define VNVRAM_BASE_REPORT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum report_level {
     REPORT_ERROR = 3,
@@ -31,6 +32,10 @@ void report_set_prefix(const char *prefix); /* a literal, e.g. "mount.vnvram"; d
 int report(int r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int report_at(enum report_level level, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* As reports show it: a name may hold any byte, but stays on one line and does nothing to the
+ * terminal.  What goes past @size (at least 5) is left out. */
+void report_escape(char *text, size_t size, const char *raw);
 
 /* strerror() of a negative errno, thread-safe, for the calling thread until its next call. */
 const char *errno_text(int r);

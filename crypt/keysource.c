@@ -4,7 +4,6 @@
 #include "base/report.h"
 #include "base/scope.h"
 #include "crypt/aes.h"
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -178,26 +177,18 @@ keysource_read_fd(int fd, const char *what, size_t most, struct secret **text)
     return r;
 }
 
-/* Whoever mounts several images is to know which one this is about. */
-static void
-make_prompt(char *prompt, size_t size, bool is_new, const char *of)
-{
-    snprintf(prompt, size, "%s%s%.*s: ", is_new ? "New passphrase" : "Passphrase",
-             of ? " for " : "", (int)size / 2, of ? of : "");
-    for (; *prompt; prompt++)
-        if (iscntrl((unsigned char)*prompt))
-            *prompt = '?';
-}
-
 static int
 ask(bool is_new, const char *of, struct secret **key)
 {
     AUTO(secret_freep) struct secret *first = NULL, *again = NULL;
     const char *what = "the terminal";
-    char prompt[2 * PATH_MAX];
+    char name[PATH_MAX], prompt[PATH_MAX + 32];
     int r;
 
-    make_prompt(prompt, sizeof prompt, is_new, of);
+    /* Whoever mounts several images is to know which one this is about. */
+    report_escape(name, sizeof name, of ? of : "");
+    snprintf(prompt, sizeof prompt, "%s%s%s: ", is_new ? "New passphrase" : "Passphrase",
+             of ? " for " : "", name);
     r = terminal_ask(prompt, &first);
     if (r == 0 && is_new) {
         r = terminal_ask("The same again: ", &again);

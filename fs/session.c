@@ -393,9 +393,8 @@ session_free(struct session *se)
     session_stop(se);
     /* libfuse would unmount by path, whatever lies there by now.  It does not when poll(2) tells
      * that the connection has gone, and POLLERR is what it looks for. */
-    if (se->fuse && !se->gone)
-        cut_connection(se);
     if (se->fuse) {
+        cut_connection(se);
         fuse_session_unmount(se->fuse); /* closes the descriptor */
         fuse_session_destroy(se->fuse);
     }

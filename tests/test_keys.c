@@ -507,7 +507,7 @@ a_question_says_what_it_is_about(void **state)
 
         (void)state;
         wait_for(master, shown, sizeof shown,
-                 is_new ? "New passphrase for vm?.img: " : "Passphrase for vm?.img: ");
+                 is_new ? "New passphrase for vm\\x1b.img: " : "Passphrase for vm\\x1b.img: ");
         type_line(master, "hunter2\n");
         if (is_new) {
             wait_for(master, shown, sizeof shown, "The same again: ");

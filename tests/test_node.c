@@ -525,6 +525,24 @@ times_that_are_set_are_stored_though_they_are_there(void **state)
     finish(h);
 }
 
+static void
+times_are_data_to_o_sync_but_not_to_o_dsync(void **state)
+{
+    static const int flags[] = {O_DSYNC, O_SYNC};
+
+    (void)state;
+    make_file("a", "there");
+    for (unsigned i = 0; i < 2; i++) {
+        struct handle *h = open_file("a", O_RDWR | flags[i]);
+
+        commits = 0;
+        put(h, "there");
+        assert_int_equal(node_sync_write(ns, h), 0);
+        assert_int_equal(commits, i);
+        finish(h);
+    }
+}
+
 /* Somebody else's content may be there by now; the commit finds out. */
 static void
 what_others_may_have_written_over_is_stored_again(void **state)
@@ -1684,6 +1702,34 @@ reading_and_writing_go_on_during_a_commit(void **state)
     finish(b);
 }
 
+/* That a commit of the same bytes is on its way is no reason to call them stored. */
+static void
+what_a_failed_commit_carried_is_not_there(void **state)
+{
+    struct handle *one, *two;
+    pthread_t flusher;
+    void *r;
+
+    (void)state;
+    make_file("a", "old");
+    one = open_file("a", O_RDWR);
+    two = open_file("a", O_RDWR);
+    put(one, "new");
+    flusher = begin_flush(one);
+    put(two, "new");
+    pthread_mutex_lock(&memory.lock);
+    memory.sync_fails = true;
+    memory.shut = false;
+    pthread_cond_broadcast(&memory.changed);
+    pthread_mutex_unlock(&memory.lock);
+    assert_int_equal(pthread_join(flusher, &r), 0);
+    assert_int_equal((intptr_t)r, -EIO);
+    assert_int_equal(node_flush(ns, two), -EROFS);
+    memory.sync_fails = false;
+    node_release(ns, one);
+    node_release(ns, two);
+}
+
 static void *
 grow_main(void *arg)
 {
@@ -1940,7 +1986,9 @@ static const struct CMUnitTest tests[] = {
     CASE(what_is_there_already_is_not_stored_again),
     CASE(the_times_of_what_was_there_come_with_the_close),
     CASE(times_that_are_set_are_stored_though_they_are_there),
+    CASE(times_are_data_to_o_sync_but_not_to_o_dsync),
     CASE(what_others_may_have_written_over_is_stored_again),
+    CASE(what_a_failed_commit_carried_is_not_there),
     CASE(what_is_only_in_memory_is_no_less_written),
     CASE(flush_without_news_does_not_commit),
     CASE(a_shells_redirection_never_stores_an_empty_file),
