@@ -163,7 +163,7 @@ check "its state" "$VNVRAM" show d tpm-00.permall
 matches "is told from others" "$OUT" '^tpm-00\.permall: state of a TPM 1\.2, '
 head -c 3000 a/tpm2-00.permall >e/short
 cp a/tpm2-00.permall e/spoiled
-printf '\377' | dd of=e/spoiled bs=1 seek=$(($(stat -c %s e/spoiled) - 1)) conv=notrunc status=none
+spoil e/spoiled $(($(stat -c %s e/spoiled) - 1))
 printf 'some text' >e/text
 : >e/empty
 ln -s text e/link

@@ -36,7 +36,7 @@ check_exit 1 "a directory that is not there" "$VNVRAM" snapshot "$TMP/mnt" "$TMP
 # A copy that does not verify never gets the name.
 mkdir -p "$TMP/bad/.vnvram"
 cp "$TMP/mnt/.vnvram/image" "$TMP/bad/.vnvram/image"
-printf 'X' | dd of="$TMP/bad/.vnvram/image" bs=1 seek=100 conv=notrunc status=none
+spoil "$TMP/bad/.vnvram/image" 100
 check_exit 5 "a damaged copy is dropped" "$VNVRAM" snapshot "$TMP/bad" "$TMP/out/bad.img"
 is "and leaves nothing" "$(left_over)" 1
 

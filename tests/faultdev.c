@@ -445,6 +445,16 @@ faultdev_poke(struct dev *d, const void *buf, size_t n, uint64_t off)
 }
 
 void
+faultdev_spoil(struct dev *d, uint64_t off)
+{
+    uint8_t byte;
+
+    faultdev_peek(d, &byte, 1, off);
+    byte ^= 0x40;
+    faultdev_poke(d, &byte, 1, off);
+}
+
+void
 faultdev_fail(struct dev *d, enum fault_op op, unsigned long nth, int r, const uint8_t *masks)
 {
     struct faultdev *f = (struct faultdev *)d;

@@ -39,6 +39,8 @@ struct dev *faultdev_flush_failed(const struct dev *d, const uint8_t *masks);
 /* The medium itself, past all caches; for damage and for comparisons.  Any alignment. */
 void faultdev_peek(const struct dev *d, void *buf, size_t n, uint64_t off);
 void faultdev_poke(struct dev *d, const void *buf, size_t n, uint64_t off);
+/* The byte at @off becomes another one, whatever it was. */
+void faultdev_spoil(struct dev *d, uint64_t off);
 
 enum fault_op { FAULT_READ, FAULT_WRITE, FAULT_SYNC, FAULT_OPS };
 /* The @nth operation from now (0: the next) fails with @r.  A failed write has written what lies in

@@ -181,6 +181,12 @@ hash() {
     sha256sum <"$1" | cut -d' ' -f1
 }
 
+spoil() { # FILE OFFSET: the byte there becomes another one, whatever it was
+    local byte
+    byte=$(od -An -tu1 -j"$2" -N1 "$1") &&
+        printf "\\x$(printf %02x $((byte ^ 64)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
 # By ioctl: util-linux comes without losetup in places.
 loop_on() {
     [ -c /dev/loop-control ] && python3 - "$@" <<'PY'

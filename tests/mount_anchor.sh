@@ -96,11 +96,12 @@ check "unmounts" unmounted mnt
 # ---- an anchor that is none --------------------------------------------------------------------------
 
 cp anchor good.anchor
-printf 'X' | dd of=anchor bs=1 seek=20 conv=notrunc status=none
+spoil anchor 20
 check "one damaged record is no matter" mounted a.img mnt "${with[@]}"
 check "unmounts" unmounted mnt
-printf 'X' | dd of=anchor bs=1 seek=20 conv=notrunc status=none
-printf 'X' | dd of=anchor bs=1 seek=4116 conv=notrunc status=none
+cp good.anchor anchor
+spoil anchor 20
+spoil anchor 4116
 refused "an anchor of which nothing is whole" 5 'no anchor is readable'
 refused "even where the rollback is accepted, it" 5 'no anchor is readable' -o accept_rollback
 : >anchor

@@ -160,8 +160,8 @@ check "and the second" "$VNVRAM" key test -o key_file=k2 out/s6.img
 # ---- damage -----------------------------------------------------------------------------------------
 
 cp s.img bad.img
-printf X | dd of=bad.img bs=1 seek=100 conv=notrunc status=none
-printf X | dd of=bad.img bs=1 seek=65636 conv=notrunc status=none
+spoil bad.img 100
+spoil bad.img 65636
 check_exit 5 "a damaged image is not cloned" "$VNVRAM" clone --same-identity -o key_file=k1 bad.img out/x.img
 check_exit 1 "nor one that is not there" "$VNVRAM" clone --new-identity none.img out/x.img
 check "no file comes of it" test ! -e out/x.img

@@ -608,9 +608,9 @@ blank_and_damaged_are_never_taken_for_new(void **state)
     mount_close(&m);
     assert_int_equal(open_anchor(faultdev_fork(anchor), true), -EEXIST);
     d = faultdev_fork(anchor);
-    faultdev_poke(d, "?", 1, 100);
+    faultdev_spoil(d, 100);
     assert_int_equal(open_anchor(faultdev_fork(d), false), 0); /* the other record is whole */
-    faultdev_poke(d, "?", 1, BLOCK_SIZE + 100);
+    faultdev_spoil(d, BLOCK_SIZE + 100);
     assert_int_equal(open_anchor(faultdev_fork(d), false), -EUCLEAN);
     assert_int_equal(open_anchor(d, true), -EEXIST);
     dev_close(anchor);

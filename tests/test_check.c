@@ -158,16 +158,6 @@ zero_block(struct dev *d, uint64_t off)
     faultdev_poke(d, zeros, sizeof zeros, off);
 }
 
-static void
-flip(struct dev *d, uint64_t off)
-{
-    uint8_t byte;
-
-    faultdev_peek(d, &byte, 1, off);
-    byte ^= 0x40;
-    faultdev_poke(d, &byte, 1, off);
-}
-
 /* With the checksum made good, as somebody without the key would. */
 static void
 flip_and_forge(struct dev *d, uint64_t at, size_t len, size_t byte)
@@ -183,7 +173,7 @@ flip_and_forge(struct dev *d, uint64_t at, size_t len, size_t byte)
 static void
 superblock_a_flipped(struct dev *d)
 {
-    flip(d, SUPERBLOCK_A + 64);
+    faultdev_spoil(d, SUPERBLOCK_A + 64);
 }
 
 static void
@@ -195,8 +185,8 @@ superblock_b_gone(struct dev *d)
 static void
 both_superblocks_flipped(struct dev *d)
 {
-    flip(d, SUPERBLOCK_A + 64);
-    flip(d, SUPERBLOCK_B + 4000);
+    faultdev_spoil(d, SUPERBLOCK_A + 64);
+    faultdev_spoil(d, SUPERBLOCK_B + 4000);
 }
 
 static void
@@ -235,13 +225,13 @@ superblocks_of_a_newer_version(struct dev *d)
 static void
 older_directory_flipped(struct dev *d)
 {
-    flip(d, superblock_of(d).dir_off[1 - newest_directory(d)] + 70);
+    faultdev_spoil(d, superblock_of(d).dir_off[1 - newest_directory(d)] + 70);
 }
 
 static void
 newest_directory_flipped(struct dev *d)
 {
-    flip(d, superblock_of(d).dir_off[newest_directory(d)] + 70);
+    faultdev_spoil(d, superblock_of(d).dir_off[newest_directory(d)] + 70);
 }
 
 static void
@@ -253,14 +243,14 @@ older_directory_gone(struct dev *d)
 static void
 both_directories_flipped(struct dev *d)
 {
-    flip(d, superblock_of(d).dir_off[0] + 70);
-    flip(d, superblock_of(d).dir_off[1] + 300);
+    faultdev_spoil(d, superblock_of(d).dir_off[0] + 70);
+    faultdev_spoil(d, superblock_of(d).dir_off[1] + 300);
 }
 
 static void
 content_of_a_flipped(struct dev *d)
 {
-    flip(d, place_of(d, "a", false) + BLOCK_SIZE);
+    faultdev_spoil(d, place_of(d, "a", false) + BLOCK_SIZE);
 }
 
 static void
@@ -279,7 +269,7 @@ content_of_a_clean_directory_flipped(struct dev *d)
 static void
 content_of_b_flipped(struct dev *d)
 {
-    flip(d, place_of(d, "b", false) + BLOCK_SIZE + 4095);
+    faultdev_spoil(d, place_of(d, "b", false) + BLOCK_SIZE + 4095);
 }
 
 static void
@@ -291,7 +281,7 @@ header_of_b_gone(struct dev *d)
 static void
 content_before_a_flipped(struct dev *d)
 {
-    flip(d, place_of(d, "a", true) + 40);
+    faultdev_spoil(d, place_of(d, "a", true) + 40);
 }
 
 static void
@@ -552,7 +542,7 @@ compare_with_mount(const struct dev *image, const uint64_t *key, uint64_t off, u
     int checked, opened;
 
     if (how < 8)
-        flip(d, off + how * SECTOR_SIZE + how * 31);
+        faultdev_spoil(d, off + how * SECTOR_SIZE + how * 31);
     else
         zero_block(d, off);
     checked = check(d, key, &f, &res);

@@ -270,7 +270,7 @@ poke_record(struct dev *disk, unsigned i, const struct owner_record *rec)
 static void
 damage_record(struct dev *disk, unsigned i)
 {
-    faultdev_poke(disk, "x", 1, OWNER_RECORDS + i * BLOCK_SIZE + 100);
+    faultdev_spoil(disk, OWNER_RECORDS + i * BLOCK_SIZE + 100);
 }
 
 static struct directory
@@ -666,7 +666,7 @@ a_former_owner_s_directory_is_not_taken_though_it_is_the_only_one(void **state)
         assert_int_equal(dev_pread(disk, old, BLOCK_SIZE, at), 0);
         store_close(must_open(disk, &b_forced));
         faultdev_poke(disk, old, BLOCK_SIZE, at);
-        faultdev_poke(disk, "x", 1, s->sb.dir_off[1 - i] + 100);
+        faultdev_spoil(disk, s->sb.dir_off[1 - i] + 100);
         store_close(s);
         must_fail(disk, &b, -EUCLEAN);
         assert_true(was_said("a former owner (epoch 1) has written a directory"));

@@ -180,7 +180,7 @@ a_damaged_content_is_counted_and_not_written(void **state)
     struct found f;
 
     (void)state;
-    faultdev_poke(d, "T", 1, place_of(d, &a.current) + BANK_HEADER);
+    faultdev_spoil(d, place_of(d, &a.current) + BANK_HEADER);
     assert_int_equal(salvage(d, key, &f), 0);
     assert_int_equal(f.n, 3);
     assert_int_equal(f.lost, 1);

@@ -483,7 +483,7 @@ one_foreign_byte_anywhere_is_foreign(void **state)
     for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
         struct dev *d = faultdev_new(1 << 20);
 
-        faultdev_poke(d, "x", 1, at[i]);
+        faultdev_spoil(d, at[i]);
         assert_int_equal(store_probe(d), -EMEDIUMTYPE);
         assert_int_equal(finding(d, false, NULL), -EMEDIUMTYPE);
     }
@@ -811,7 +811,7 @@ a_torn_commit_without_a_whole_one_before_is_damage(void **state)
     (void)state;
     break_bank(d, bank_of(d, "a", NULL));
     other = faultdev_fork(d);
-    faultdev_poke(d, "x", 1, sb.dir_off[1 - newest_directory(d)] + 200); /* the older directory */
+    faultdev_spoil(d, sb.dir_off[1 - newest_directory(d)] + 200); /* the older directory */
     assert_int_equal(finding(d, false, NULL), -EUCLEAN);
     assert_int_equal(store_find(s, "a", &e), 0);
     break_bank(other, superblock_bank_offset(&sb, e.previous.slot, e.previous.bank));
@@ -1077,7 +1077,7 @@ what_was_changed_without_the_key_is_forged(void **state)
         flip_with_checksum(forged, places[i], BLOCK_SIZE, 130);
         assert_int_equal(finding(forged, false, &user_key), -EBADMSG);
         forged = faultdev_fork(d);
-        faultdev_poke(forged, "x", 1, places[i] + 130); /* without the checksum: damaged or torn */
+        faultdev_spoil(forged, places[i] + 130); /* without the checksum: damaged or torn */
         assert_int_equal(finding(forged, false, &user_key), 0);
     }
     for (int i = 0; i < 2; i++) {
@@ -1920,7 +1920,7 @@ what_may_lie_there_no_more_is_written_whole(void **state)
 
         put_last(d, s, "one");
         put_last(d, s, "two");
-        faultdev_poke(d, "x", 1, sb.dir_off[1 - newest_directory(d)] + BLOCK_SIZE + 1);
+        faultdev_spoil(d, sb.dir_off[1 - newest_directory(d)] + BLOCK_SIZE + 1);
         faultdev_touch(d, news[i]);
         assert_int_equal(put_last(d, s, "three"), MANY_BLOCKS);
         assert_int_equal(put_last(d, s, "four"), MANY_BLOCKS);
@@ -1934,7 +1934,7 @@ rot(struct dev *d, const struct store *s, bool newest)
 {
     unsigned at = newest ? newest_directory(d) : 1 - newest_directory(d);
 
-    faultdev_poke(d, "x", 1, store_superblock(s)->dir_off[at] + BLOCK_SIZE + 1);
+    faultdev_spoil(d, store_superblock(s)->dir_off[at] + BLOCK_SIZE + 1);
 }
 
 static void
