@@ -364,6 +364,20 @@ commit_entries(struct nodes *ns, bool (*which)(const struct node *n))
     return txn_run(ns, t);
 }
 
+/* The image has come from another daemon, which can have it back while it is as it was.  What waits
+ * for a commit is no reason for one then.  Nobody was promised that: fsync, the close of who has
+ * written, and whatever changes more than a ctime have committed, and then it is not as it came. */
+static bool
+is_as_it_came(struct nodes *ns)
+{
+    struct store_info info;
+
+    if (ns->came == 0)
+        return false;
+    store_get_info(ns->store, &info);
+    return info.generation == ns->came;
+}
+
 int
 nodes_sync(struct nodes *ns)
 {
@@ -377,6 +391,7 @@ int
 nodes_release(struct nodes *ns, bool back)
 {
     AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
+    bool unwritten;
     int r;
 
     pthread_mutex_lock(&ns->lock);
@@ -384,14 +399,15 @@ nodes_release(struct nodes *ns, bool back)
         pthread_mutex_unlock(&ns->lock);
         return 0;
     }
+    unwritten = is_as_it_came(ns);
     r = nodes_read_only(ns);
-    if (r == 0)
+    if (r == 0 && !unwritten)
         r = commit_entries(ns, attr_waits);
     if (r == 0)
         ns->away = true;
     pthread_mutex_unlock(&ns->lock);
     if (r == 0)
-        r = store_release(ns->store, back);
+        r = store_release(ns->store, back && unwritten);
     if (r < 0) {
         pthread_mutex_lock(&ns->lock);
         ns->away = store_where(ns->store) != STORE_HERE;
@@ -405,13 +421,17 @@ nodes_take(struct nodes *ns, unsigned wait_ms)
 {
     AUTO_UNLOCK pthread_mutex_t *one = lock_mutex(&ns->commit_lock);
     bool incoming = store_where(ns->store) == STORE_INCOMING;
+    struct store_info info;
     int r = store_take(ns->store, wait_ms);
 
     if (r < 0)
         return r;
     pthread_mutex_lock(&ns->lock);
-    if (ns->away && incoming)
+    if (ns->away && incoming) {
+        store_get_info(ns->store, &info);
+        ns->came = info.generation;
         r = nodes_reload(ns);
+    }
     if (r == 0)
         ns->away = false;
     pthread_mutex_unlock(&ns->lock);
@@ -432,7 +452,7 @@ nodes_settle(struct nodes *ns)
     pthread_mutex_lock(&ns->lock);
     away = ns->away;
     r = nodes_read_only(ns);
-    if (r == 0)
+    if (r == 0 && !is_as_it_came(ns))
         r = commit_entries(ns, attr_waits);
     pthread_mutex_unlock(&ns->lock);
     if (away)

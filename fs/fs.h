@@ -39,7 +39,7 @@ int fs_new(struct fs **out, struct store *s, const struct fs_options *opt);
 /* Starts its threads; before any request is served.  @tpm is what tpm0 stands for, NULL: no tpm0.
  */
 int fs_start(struct fs *fs, struct cmddev *tpm);
-/* The image goes to another daemon, or comes from one (store_release(), store_take()), while the
+/* The image goes to another daemon, or comes from one (nodes_release(), nodes_take()), while the
  * mount lives.  From any thread, but not under a lock that requests need. */
 int fs_release(struct fs *fs, bool back);
 int fs_take(struct fs *fs, unsigned wait_ms);

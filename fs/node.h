@@ -34,13 +34,15 @@ struct nodes_options {
 /* The store stays the caller's and must outlive the nodes. */
 int nodes_new(struct nodes **out, struct store *s, const struct nodes_options *opt);
 /* Commits attributes that wait for a commit, then the clean mark.  Never content: what nobody
- * closed or synced is gone when nodes_free() follows. */
+ * closed or synced is gone when nodes_free() follows.  An image that came from another daemon, and
+ * that nothing has been committed to since, stays as it came: those attributes wait on. */
 int nodes_settle(struct nodes *ns);
 void nodes_free(struct nodes *ns); /* NULL is fine */
 /* store_release() and store_take() with all that hangs on them.  While the image is elsewhere what
  * would change a file returns -EROFS, and reads go on.  Bytes that are not committed stay where
  * they are and wait for the image to come back; when it comes as another daemon left it, they are
- * gone. */
+ * gone.  Attributes that wait for a commit are committed before it goes, unless it goes as it came.
+ * @back: if it does, it may come again as another one. */
 int nodes_release(struct nodes *ns, bool back);
 int nodes_take(struct nodes *ns, unsigned wait_ms);
 

@@ -65,6 +65,7 @@ struct nodes {
     pthread_mutex_t commit_lock;
     pthread_mutex_t lock; /* all below */
     bool away;            /* the image is another daemon's */
+    uint64_t came;        /* it came from one in this generation; 0: it did not */
     unsigned dropping;    /* slots on their way back to the store */
     unsigned drops;       /* slots that are back, ever */
     pthread_cond_t dropped;

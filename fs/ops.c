@@ -1087,7 +1087,7 @@ fs_start(struct fs *fs, struct cmddev *tpm)
 int
 fs_release(struct fs *fs, bool back)
 {
-    return nodes_release(fs->nodes, back && !fs->settled_here);
+    return nodes_release(fs->nodes, back);
 }
 
 int

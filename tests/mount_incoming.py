@@ -466,6 +466,44 @@ class Tests:
         blobs[VOLATILE] = blob[:200] + bytes(b ^ 0x55 for b in blob[200:300]) + blob[300:]
         return blobs
 
+    @staticmethod
+    def let_times_wait(side):
+        """A change of nothing, whose ctime waits for a commit."""
+        path = side.d.path("note")
+        os.chmod(path, stat.S_IMODE(os.stat(path).st_mode))
+
+    def goes_as_it_came(self):
+        """Who took the image and wrote nothing leaves it to its source, though times wait."""
+        p = self.pair().run()
+        p.source.d.write("note", b"note", True)
+        t, blobs = p.wait(), p.source.get()
+        before = digest(p.file)
+        t.client.lock_storage(RETRIES)
+        self.let_times_wait(t)
+        t.put(self.other_tpm(p, blobs))
+        self.check("times wait: INIT fails", t.fails(t.client.init, True))
+        self.equal("times wait: the target gives it up", t.place, "incoming")
+        self.equal("times wait: nothing was written", digest(p.file), before)
+        p.source.client.lock_storage(RETRIES)
+        self.equal("times wait: the source goes on", p.source.client.tpm(nv_write(b"goes on!"))[0], 0)
+        p.hand_over()
+        self.equal("times wait: the same target takes the next", nv(t.client), b"goes on!")
+        t.shutdown()
+        p.source.shutdown()
+        p = self.pair(())
+        p.source.d.write("note", b"note", True)
+        p.source.unmount()
+        a, b = (p.side(name).mount("incoming") for name in ("a", "b"))
+        self.say(a, b"take")
+        for how, end in (("released", lambda: self.say(b, b"release")), ("unmounted", b.unmount)):
+            self.say(a, b"release")
+            self.say(b, b"take")
+            self.let_times_wait(b)
+            end()
+            self.equal("times wait: %s, it is taken back" % how,
+                       (refused(lambda: self.say(a, b"take")), a.place), (None, "here"))
+        a.unmount()
+
     def own_image(self):
         """A target that shares nothing: its blank image takes what comes."""
         p = self.pair().run()
@@ -815,6 +853,7 @@ class Tests:
         self.taken_back("sealed, INIT", lambda c: (c.init(), c.tpm(STARTUP)), sealed=True)
         self.bad_state("another TPM's state", self.other_tpm)
         self.bad_state("a volatile state that is none", self.cut_volatile)
+        self.goes_as_it_came()
         self.own_image()
         self.two_targets()
         self.unmounting()

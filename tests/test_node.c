@@ -27,6 +27,7 @@ struct memory {
     struct dev dev;
     uint8_t *bytes;
     bool sync_fails;
+    bool lost;            /* a read finds out that it takes no writes any more */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t changed;
     unsigned syncs, reads;
@@ -44,6 +45,8 @@ memory_pread(struct dev *d, void *buf, size_t n, uint64_t off)
     while (m->shut_reads)
         pthread_cond_wait(&m->changed, &m->lock);
     pthread_mutex_unlock(&m->lock);
+    if (m->lost)
+        (d->fail)(d->witness_arg, -EIO, "it is another's");
     memcpy(buf, m->bytes + off, n);
     return 0;
 }
@@ -78,9 +81,17 @@ memory_medium(struct dev *d, bool on)
 }
 
 static void
-memory_close(struct dev *d)
+memory_release(struct dev *d)
 {
     (void)d;
+}
+
+static int
+memory_take(struct dev *d, unsigned wait_ms)
+{
+    (void)d;
+    (void)wait_ms;
+    return 0;
 }
 
 static const struct dev_ops memory_ops = {
@@ -88,7 +99,9 @@ static const struct dev_ops memory_ops = {
     .pwrite = memory_pwrite,
     .sync = memory_sync,
     .medium = memory_medium,
-    .close = memory_close,
+    .close = memory_release,
+    .release = memory_release,
+    .take = memory_take,
 };
 
 /* ---- the ground of each case ----------------------------------------------------------------- */
@@ -123,17 +136,23 @@ no_report(void *arg, enum report_level level, const char *line)
 }
 
 static void
-open_nodes(bool read_only)
+open_nodes_of(bool read_only, bool incoming)
 {
     struct key_options key = KEY_OPTIONS_INIT;
     const struct store_options opt = {
-        .read_only = read_only, .unlock = keys_unlock, .unlock_arg = &key};
+        .read_only = read_only, .incoming = incoming, .unlock = keys_unlock, .unlock_arg = &key};
     const struct nodes_options nodes = {
         .read_only = read_only, .committed = count_commit, .clock = test_clock};
 
     assert_int_equal(store_open(&store, &memory.dev, &opt), 0);
     assert_int_equal(nodes_new(&ns, store, &nodes), 0);
     commits = 0;
+}
+
+static void
+open_nodes(bool read_only)
+{
+    open_nodes_of(read_only, false);
 }
 
 static void
@@ -1639,6 +1658,153 @@ damaged_content_is_an_error_and_never_blank(void **state)
     assert_int_equal(look("a").size, 4);
 }
 
+/* A takeover, which a read may find out as well as a commit. */
+static void
+what_was_there_is_refused_if_reading_it_finds_out_that_writing_has_ended(void **state)
+{
+    struct handle *h;
+
+    (void)state;
+    make_file("a", "there");
+    h = open_file("a", O_RDWR);
+    commits = 0;
+    memory.lost = true;
+    assert_int_equal(write_at(h, "there", 0), -EROFS);
+    memory.lost = false;
+    assert_int_equal(look("a").attr.mtime.tv_sec, 1000);
+    assert_reads(h, "there");
+    finish(h);
+    assert_int_equal(commits, 0);
+}
+
+/* ---- hand-over ------------------------------------------------------------------------------- */
+
+/* Files a and b, with "there" in each, come from another daemon. */
+static void
+come(void)
+{
+    make_file("a", "there");
+    make_file("b", "there");
+    assert_int_equal(nodes_settle(ns), 0);
+    close_nodes();
+    open_nodes_of(false, true);
+    assert_int_equal(nodes_take(ns, 0), 0);
+    clock_seconds += 10;
+}
+
+/* All times that can wait: of changes of nothing, of the directory, and of bytes that were there,
+ * which the close of @h would commit. */
+static void
+let_times_wait(struct handle *h)
+{
+    const struct attr_change same = {.set = SET_MODE, .mode = 0755};
+    struct file_attr root;
+
+    change("b", NULL, (struct attr_change){.set = SET_MODE, .mode = 0644});
+    assert_int_equal(nodes_change_root(ns, &same, &root), 0);
+    put(h, "there");
+    assert_int_equal(look("a").attr.mtime.tv_sec, clock_seconds);
+    assert_int_equal(look("b").attr.ctime.tv_sec, clock_seconds);
+    assert_int_equal(root.ctime.tv_sec, clock_seconds);
+}
+
+enum way { WAY_BACK, WAY_ON, WAY_SETTLE, WAYS };
+
+static int
+go(enum way way)
+{
+    return way == WAY_SETTLE ? nodes_settle(ns) : nodes_release(ns, way == WAY_BACK);
+}
+
+/* Else whoever had it could not take it back. */
+static void
+what_came_and_was_not_written_to_goes_as_it_came(void **state)
+{
+    (void)state;
+    for (enum way way = 0; way < WAYS; way++) {
+        uint8_t *before = malloc(memory.dev.size);
+        struct file_attr root;
+        struct handle *h;
+        time_t came;
+
+        come();
+        came = look("a").attr.mtime.tv_sec;
+        memcpy(before, memory.bytes, memory.dev.size);
+        h = open_file("a", O_RDWR);
+        let_times_wait(h);
+        assert_int_equal(go(way), 0);
+        assert_memory_equal(memory.bytes, before, memory.dev.size);
+        free(before);
+        assert_int_equal(commits, 0);
+        if (way != WAY_SETTLE) {
+            assert_int_equal(node_flush(ns, h), -EROFS); /* they have not been stored */
+            assert_int_equal(nodes_take(ns, 0), 0);
+        }
+        /* Gone with what the image was, or still to come. */
+        nodes_get_root(ns, &root);
+        assert_true((root.ctime.tv_sec == clock_seconds) == (way != WAY_BACK));
+        assert_int_equal(look("a").attr.mtime.tv_sec, way == WAY_BACK ? came : clock_seconds);
+        assert_int_equal(look("b").attr.ctime.tv_sec, way == WAY_BACK ? came : clock_seconds);
+        finish(h);
+        assert_int_equal(commits, way != WAY_BACK);
+        assert_int_equal(stored_mtime("a").tv_sec, way == WAY_BACK ? came : clock_seconds);
+        reopen();
+    }
+}
+
+static void
+wait_for_fsync(struct handle *h)
+{
+    assert_int_equal(node_fsync(ns, h, false), 0);
+}
+
+static void
+wait_for_flush(struct handle *h)
+{
+    assert_int_equal(node_flush(ns, h), 0);
+}
+
+static void
+wait_for_chmod(struct handle *h)
+{
+    change("a", h, (struct attr_change){.set = SET_MODE, .mode = look("a").attr.mode ^ S_IXUSR});
+}
+
+static void
+wait_for_utimens(struct handle *h)
+{
+    change("a", h, (struct attr_change){.set = SET_MTIME, .mtime = look("a").attr.mtime});
+}
+
+/* Whose times somebody has waited for is stored, and then all others go along. */
+static void
+what_came_and_was_written_to_goes_with_its_times(void **state)
+{
+    static void (*const promises[])(struct handle *) = {wait_for_fsync, wait_for_flush,
+                                                        wait_for_chmod, wait_for_utimens};
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof promises / sizeof *promises; i++) {
+        for (enum way way = 0; way < WAYS; way++) {
+            struct handle *h;
+
+            come();
+            h = open_file("a", O_RDWR);
+            let_times_wait(h);
+            promises[i](h);
+            assert_int_equal(commits, 1);
+            assert_int_equal(stored_mtime("a").tv_sec, clock_seconds);
+            assert_int_equal(go(way), 0);
+            assert_int_equal(commits, 2);
+            assert_int_equal(stored_mtime("a").tv_sec, clock_seconds);
+            assert_int_equal(stored_entry("b").attr.ctime.tv_sec, clock_seconds);
+            /* What another daemon makes of it does not come here any more. */
+            assert_int_equal(store_where(store), way == WAY_SETTLE ? STORE_HERE : STORE_RELEASED);
+            reopen();
+        }
+    }
+}
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 static void *
@@ -2041,6 +2207,9 @@ static const struct CMUnitTest tests[] = {
     CASE(a_failed_rename_leaves_both_names),
     CASE(a_read_only_mount_changes_nothing),
     CASE(damaged_content_is_an_error_and_never_blank),
+    CASE(what_was_there_is_refused_if_reading_it_finds_out_that_writing_has_ended),
+    CASE(what_came_and_was_not_written_to_goes_as_it_came),
+    CASE(what_came_and_was_written_to_goes_with_its_times),
     CASE(reading_and_writing_go_on_during_a_commit),
     CASE(a_file_may_outgrow_its_slot_during_its_commit),
     CASE(an_unlinked_file_may_be_read_while_its_name_goes),
