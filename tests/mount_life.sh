@@ -517,7 +517,7 @@ mount=$1 img=$2 dir=$3
 SH
 if as_nobody unshare -Urm true 2>/dev/null; then
     check "root of a user namespace mounts, and umount says nothing of busy" \
-        as_nobody unshare -Urm sh "$TMP/userns" "$VNVRAM" "$TMP/theirs/img" "$TMP/theirs/dir"
+        as_nobody unshare -Urm sh "$TMP/userns" "$(program_for_all)" "$TMP/theirs/img" "$TMP/theirs/dir"
 fi
 
 # ---- many -----------------------------------------------------------------------------------------
