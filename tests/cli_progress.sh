@@ -15,8 +15,16 @@ check "grows" "$VNVRAM" grow -o $slow --slots 1x4K a.img
 is "and says nothing where nobody asked" "$(cat "$ERR")" ""
 check "grows" "$VNVRAM" grow -o $slow --slots 1x4K --progress a.img
 matches "and says it when asked" "$ERR" '^vnvram: deriving the key'
-check "what is quick says nothing" "$VNVRAM" format --progress b.img
-is "even when asked" "$(cat "$ERR")" ""
+# Where the disk is busy it is not quick; half a second is when it begins to tell.
+for _ in {1..50}; do
+    rm -f b.img
+    start=${EPOCHREALTIME/./}
+    "$VNVRAM" format --progress b.img >"$OUT" 2>said
+    code=$?
+    [ $((${EPOCHREALTIME/./} - start)) -ge 500000 ] || break
+done
+is "what is quick says nothing" "$code" 0
+is "even when asked" "$(cat said)" ""
 cat >terminal.py <<'PY'
 import os, pty, sys
 pid, fd = pty.fork()

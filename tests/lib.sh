@@ -11,6 +11,8 @@
 #   new_image PATH [OPTION...]     vnvram format
 #   mounted IMAGE DIR [OPTION...]  vnvram mount; unmounted again when the script ends, however it ends
 #   unmounted DIR                  vnvram unmount
+#   settled DIR                    waits until the mount has nothing more to commit by itself: it adds a generation and a
+#                                  flush when it settles, two seconds after a commit, wherever the test may be by then
 #   alone "$@"                     goes on in a mount namespace of its own
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
 #   swtpm_answers SOCKET           does swtpm answer on its control socket?  It is there before that
@@ -159,8 +161,16 @@ unmounted() {
     "$VNVRAM" unmount "$1"
 }
 
+is_clean() {
+    grep -q '"clean": *true' "$1/.vnvram/status"
+}
+
+settled() {
+    wait_until 30 is_clean "$1"
+}
+
 wait_until() {
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + $1 + 1)) # the second that has begun may be over at once
     shift
     until "$@"; do
         [ "$SECONDS" -lt "$deadline" ] || return 1

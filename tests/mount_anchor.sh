@@ -130,7 +130,7 @@ PY
 check "mounts" mounted a.img mnt "${with[@]}"
 python3 writer.py &
 writer=$!
-wait_until 10 test -s done
+wait_until 30 test -s done
 bad=0
 for i in {1..20}; do
     "$VNVRAM" info "${with[@]}" a.img >info.out 2>info.err || bad=$((bad + 1))
@@ -147,7 +147,7 @@ for ((i = 0; i < 15; i++)); do
     rm -f done
     pid=$(holder)
     python3 writer.py 2>/dev/null &
-    wait_until 10 test -s done
+    wait_until 30 test -s done
     python3 -c "import random, time; time.sleep(random.random() / 10)"
     kill -9 "$pid"
     wait $!

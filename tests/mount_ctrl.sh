@@ -47,9 +47,9 @@ device_is_free() { # it is a moment after a client has left
 
 # What the answer to a command on the device file has as its response code.
 rc_of_getrandom() {
-    wait_until 10 device_is_free && exec 5<>"$M/tpm0" || return
+    wait_until 30 device_is_free && exec 5<>"$M/tpm0" || return
     printf '\x80\x01\x00\x00\x00\x0c\x00\x00\x01\x7b\x00\x08' >&5
-    timeout 10 head -c 10 <&5 | od -An -tx1 -j6 | tr -d ' \n'
+    timeout 60 head -c 10 <&5 | od -An -tx1 -j6 | tr -d ' \n'
     exec 5>&-
 }
 

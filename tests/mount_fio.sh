@@ -46,7 +46,7 @@ check "unmounts" unmounted "$mnt"
 check "the image is clean" "$VNVRAM" check "$image"
 check "mounts again" mounted "$image" "$mnt"
 check "verifies after the remount" kept --verify_only
-printf x | dd of="$mnt/kept" bs=1 seek=100000 conv=notrunc status=none
+spoil "$mnt/kept" 100000
 if kept --verify_only >"$OUT" 2>&1; then
     fail "fio notices one changed byte"
 else

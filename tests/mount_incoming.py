@@ -337,6 +337,8 @@ class Tests:
         p = self.pair(**more).run()
         s = p.source
         s.d.write("note", b"before", True)
+        if not wait_until(lambda: s.d.status()["clean"], DEADLINE):  # which writes, too
+            raise Problem("the source does not settle")
         before = digest(p.file)
         t = p.wait()
         self.equal(name + ": the target waits", t.place, "incoming")
@@ -700,12 +702,17 @@ class Tests:
 
     @staticmethod
     def helpers(side):
-        """The process that opens the image."""
+        """The process that opens the image; it takes its name when it gets to run."""
         found = []
-        for pid in side.pids():
-            with open("/proc/%d/comm" % pid, encoding="ascii") as f:
-                if f.read().strip() == "vnvram-image":
-                    found.append(pid)
+
+        def look():
+            for pid in side.pids():
+                with open("/proc/%d/comm" % pid, encoding="ascii") as f:
+                    if f.read().strip() == "vnvram-image":
+                        found.append(pid)
+            return found
+        if not wait_until(look, DEADLINE):
+            raise Problem("no process opens the image")
         return found
 
     def helper(self):

@@ -146,7 +146,7 @@ is_idle() {
     sleep 1
     [ "$(switches)" -eq "$before" ]
 }
-check "an idle daemon sleeps" wait_until 15 is_idle
+check "an idle daemon sleeps" wait_until 30 is_idle
 
 # ---- somebody else writes to the file ---------------------------------------------------------------
 

@@ -110,12 +110,12 @@ has_ended() { # NAME
     [ "$(v domstate "$1")" = "shut off" ]
 }
 
-swtpm_has_gone() { # libvirt does not wait for it
-    ! compgen -G '/run/libvirt/qemu/swtpm/*.pid' >/dev/null || ! pgrep -f "swtpm socket.*$uuid" >/dev/null
+swtpm_has_gone() { # UUID; libvirt does not wait for it
+    ! compgen -G '/run/libvirt/qemu/swtpm/*.pid' >/dev/null || ! pgrep -f "swtpm socket.*$1" >/dev/null
 }
 
-stop() { # NAME
-    v destroy "$1" && wait_until 30 has_ended "$1" && wait_until 30 swtpm_has_gone
+stop() { # NAME [UUID]
+    v destroy "$1" && wait_until 30 has_ended "$1" && wait_until 30 swtpm_has_gone "${2:-$uuid}"
 }
 
 # What the image's TPM is: its EK, and the certificate of it.
@@ -221,16 +221,16 @@ is "... and nothing is made beneath it" "$(ls -A "$H")" ""
 check "mount it" mounted "$TMP/vm3.img" "$H" -o allow_other
 check "it starts" v start vm3
 check "with a TPM that has certificates" test "$(stat -c %s "$H/tpm2-00.permall")" -gt 3000
-check "stop" v destroy vm3
+check "stop" stop vm3 "$hooked"
 check "start" v start vm3
-check "stop" v destroy vm3
+check "stop" stop vm3 "$hooked"
 check "undefine" v undefine vm3
 check "define it again" define vm3 "$hooked" "$(emulator)"
 check_exit 1 "no new TPM in place of one whose state is gone" v start vm3
 matches "... and the hook says what to do" "$ERR" 'previous'
 check "bring it back" cp "$H/.vnvram/previous/tpm2-00.permall" "$H/tpm2-00.permall"
 check "it starts" v start vm3
-check "stop" v destroy vm3
+check "stop" stop vm3 "$hooked"
 check "undefine" v undefine vm3
 check "unmount" wait_until 30 unmounted "$H"
 

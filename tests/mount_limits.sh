@@ -161,7 +161,7 @@ kill -STOP "$hold_pid"
 kill -KILL "$hold_pid"
 release 2>/dev/null
 check "when it is killed instead, the TPM is free" \
-    wait_until 5 sh -c 'echo | "$1" command "$2"' - "$limits" "$dir/tpm0"
+    wait_until 30 sh -c 'echo | "$1" command "$2"' - "$limits" "$dir/tpm0"
 
 # ---- after all that -------------------------------------------------------------------------------
 

@@ -146,14 +146,19 @@ check "mounts" mounted "$live" mnt
     while [ ! -e stop ]; do
         i=$((i + 1))
         printf '%d\n' $i >mnt/a.new && mv mnt/a.new mnt/a && printf '%d\n' $i >mnt/b || break
+        echo $i >acked.new && mv acked.new acked
     done
 ) &
 writer=$!
+has_gone_on() { # from what was acknowledged, not from what can be read already
+    [ "$(cat acked 2>/dev/null || echo 0)" -gt "$1" ]
+}
+before=0
 for n in 1 2 3 4 5; do
-    before=$(cat mnt/b 2>/dev/null || echo 0)
-    sleep 0.1
+    wait_until 60 has_gone_on "$before" || fail "the writer goes on"
+    before=$(cat acked)
     check "a snapshot of a busy mount" python3 qmp.py "$TMP/l.qmp" "s$n"
-    echo "${before:-0}" >"floor.$n" # empty: between the writer's open and its write
+    echo "$before" >"floor.$n"
 done
 touch stop
 wait $writer

@@ -55,7 +55,7 @@ fill() {
 new_image a.img || exit 99
 check "mounts" mounted a.img mnt
 fill
-check "settles" wait_until 15 grep -q '"clean": true' mnt/.vnvram/status
+check "settles" settled mnt
 
 # ---- a live image --------------------------------------------------------------------------------------
 
@@ -69,16 +69,20 @@ check_exit 1 "existing files are not replaced" "$VNVRAM" check --salvage live a.
 is "but left as they are" "$(cat live/* | sha256sum)" "$sum"
 check_exit 11 "repair is refused" "$VNVRAM" check --repair a.img
 
+write_busy() { # DIGIT
+    head -c 3000 /dev/zero | tr '\0' "$1" >mnt/busy
+}
 busy() {
     local i=0
     until [ -e stop ]; do
         i=$((i + 1))
-        head -c 3000 /dev/zero | tr '\0' "$((i % 10))" >mnt/busy
+        write_busy $((i % 10))
     done
 }
+write_busy 8 # committed, and so is what lies in the other bank
+write_busy 9
 busy &
 busy=$!
-wait_until 10 test -s mnt/busy
 bad=0
 mixed=0
 for i in {1..10}; do
@@ -97,7 +101,7 @@ is "and each content is a whole one" "$mixed" 0
 
 echo "content of the last" >mnt/last
 kill -9 "$(pid_of)"
-wait_until 5 sh -c '! test -e mnt/last'
+wait_until 30 sh -c '! test -e mnt/last'
 umount -l mnt || fusermount3 -uz mnt
 check "what a killed daemon leaves is in order" "$VNVRAM" check a.img
 cp a.img torn.img

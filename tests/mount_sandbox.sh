@@ -90,8 +90,8 @@ tpm_works "inside" 0x1500001
 check "files work" cp /bin/true "$dir/file"
 check "a snapshot works" "$VNVRAM" snapshot "$dir" "$TMP/snapshot"
 kill -KILL "$daemon"
-check "after kill -9 the TPM's process ends" wait_until 5 is_gone "$tpm"
-check "and so does the unmounter" wait_until 5 is_gone "$unmounter"
+check "after kill -9 the TPM's process ends" wait_until 30 is_gone "$tpm"
+check "and so does the unmounter" wait_until 30 is_gone "$unmounter"
 
 n=1
 for way in "umount" "fusermount3 -u" "umount -l" "kill -TERM" "$VNVRAM unmount"; do
@@ -102,9 +102,9 @@ for way in "umount" "fusermount3 -u" "umount -l" "kill -TERM" "$VNVRAM unmount";
     where=$dir
     [ "$way" != "kill -TERM" ] || where=$daemon
     check "$way" $way "$where"
-    check "$way: off the tree" wait_until 5 is_not_mounted
-    check "$way: the daemon has ended" wait_until 5 is_gone "$daemon"
-    check "$way: the TPM's process has ended" wait_until 5 is_gone "$tpm"
+    check "$way: off the tree" wait_until 30 is_not_mounted
+    check "$way: the daemon has ended" wait_until 30 is_gone "$daemon"
+    check "$way: the TPM's process has ended" wait_until 30 is_gone "$tpm"
 done
 check "all that was stored" mounted "$img" "$dir" -o tpm=2.0
 is "is there" "$(tpm2_getcap -T "$tpm0" handles-nv-index | grep -c 0x150000)" "$n"
@@ -117,16 +117,16 @@ mounted "$img" "$dir"
 find_processes
 exec 8<"$dir/file"
 umount -f "$dir" 2>/dev/null # says EBUSY, and aborts
-check "after an abort the daemon ends" wait_until 5 is_gone "$daemon"
+check "after an abort the daemon ends" wait_until 30 is_gone "$daemon"
 check "and leaves the dead mount there" grep -q " $dir .* - fuse\.vnvram " /proc/self/mountinfo
 exec 8<&-
 check "which the next one replaces" mounted "$img" "$dir"
 exec 8<"$dir/file"
 daemon=$(status "$dir" pid)
 check "SIGTERM" kill "$daemon"
-check "takes it off the tree" wait_until 5 is_not_mounted
+check "takes it off the tree" wait_until 30 is_not_mounted
 check "and the second one" kill "$daemon"
-check "ends it though a file is open" wait_until 5 is_gone "$daemon"
+check "ends it though a file is open" wait_until 30 is_gone "$daemon"
 exec 8<&-
 check_exit 0 "the image is in order" "$VNVRAM" check "$img"
 
@@ -198,8 +198,8 @@ is "the one has nothing open but the way to the daemon" "$(holds "$socket")" " 3
 is "nor has the other" "$(holds "$image")" " 3 /dev/null 1 socket "
 check "TPM commands come in by a socket" tpm2_getrandom -T "swtpm:path=$TMP/server" --hex 8
 kill -KILL "$daemon"
-check "they end with the daemon: the one" wait_until 5 is_gone "$socket"
-check "and the other" wait_until 5 is_gone "$image"
+check "they end with the daemon: the one" wait_until 30 is_gone "$socket"
+check "and the other" wait_until 30 is_gone "$image"
 check "the sockets have gone" test ! -e "$TMP/server" -a ! -e "$TMP/server.ctrl"
 check "another mount" mounted "$img" "$dir"
 unmounted "$dir"
@@ -222,8 +222,8 @@ daemon=$(as_nobody jq .pid "$dir/.vnvram/status")
 tpm=$(as_nobody jq .tpm_pid "$dir/.vnvram/status")
 is_confined "unprivileged" "$none"
 check "SIGTERM still reaches fusermount3" kill "$daemon"
-check "off the tree" wait_until 5 is_not_mounted
-check "the daemon has ended" wait_until 5 is_gone "$daemon"
+check "off the tree" wait_until 30 is_not_mounted
+check "the daemon has ended" wait_until 30 is_gone "$daemon"
 dir=$TMP/dir
 
 # ---- without --------------------------------------------------------------------------------------

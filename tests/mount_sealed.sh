@@ -103,9 +103,11 @@ check "and tested" "$VNVRAM" key test -o "$KEY" "$IMG"
 check_exit 7 "and a wrong one is told" "$VNVRAM" key test -o "$OTHER" "$IMG"
 check_exit 11 "but not changed" "$VNVRAM" key add -o "$KEY" -n "$OTHER" "$IMG"
 
+check "it settles" settled "$M"
 was=$(status_of flushes)
 dd if=/dev/zero of="$M/small" bs=4096 count=1 conv=notrunc,fsync 2>"$ERR"
-is "a commit is one flush" "$(status_of flushes)" $((was + 1))
+check "it settles" settled "$M"
+is "a commit is one flush, and so is what marks it clean" "$(status_of flushes)" $((was + 2))
 
 daemon=$(status_of pid)
 check "its keys lie in the pool for them only" python3 "$find_keys" "$daemon" "$IMG" "$hex"
@@ -169,7 +171,7 @@ check "and written" bash -c "printf 'MARKERNV' | timeout 60 tpm2_nvwrite -T devi
 kill -9 "$front"
 wait "$front" 2>/dev/null
 front=
-check "the TPM process ends with a killed daemon" wait_until 10 gone "$tpm"
+check "the TPM process ends with a killed daemon" wait_until 30 gone "$tpm"
 check "nothing of the key is in the log" bash -c '! grep -qF "$1" "$2"' - "$hex" "$TMP/log"
 check "after kill -9 it mounts again" with_key "$KEY,tpm=2.0"
 is "with all that was acknowledged" "$(t nvread -C o -s 8 0x1500018)" MARKERNV

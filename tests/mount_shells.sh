@@ -36,10 +36,10 @@ crash_shows() {
 
 # For what RELEASE commits, which comes after close() has returned.
 soon() {
-    if wait_until 5 crash_shows "$2" "$3"; then
+    if wait_until 30 crash_shows "$2" "$3"; then
         pass "$1"
     else
-        fail "$1" "after 5 s still: $(crash_content "$2")"
+        fail "$1" "after 30 s still: $(crash_content "$2")"
     fi
 }
 
@@ -57,7 +57,7 @@ size_is() {
 
 # now NAME CONTENT: waits until the mount itself shows it.
 now() {
-    wait_until 5 content_is "$mnt/$1" "$2" || fail "$1 shows $2" "$(cat "$mnt/$1")"
+    wait_until 30 content_is "$mnt/$1" "$2" || fail "$1 shows $2" "$(cat "$mnt/$1")"
 }
 
 # Starts COMMAND with its standard input held open by us; give writes to it, done_with ends it.
@@ -106,7 +106,7 @@ cat_redirected() {
     old f
     crash "echo >f is committed when the shell goes on" f old
     hold "cat >'$mnt/f'"
-    wait_until 5 size_is "$mnt/f" 0
+    wait_until 30 size_is "$mnt/f" 0
     crash "cat >f: the truncation alone is not committed" f old
     give new1
     now f new1
@@ -162,7 +162,7 @@ subshell() {
 pipelines() {
     old f
     hold "tee '$mnt/f' >/dev/null"
-    wait_until 5 size_is "$mnt/f" 0
+    wait_until 30 size_is "$mnt/f" 0
     give new
     now f new
     crash "tee f: not committed while it runs" f old
@@ -183,14 +183,14 @@ pipelines() {
 dd_writes() {
     old f
     hold "dd of='$mnt/f' bs=3 status=none"
-    wait_until 5 size_is "$mnt/f" 0
+    wait_until 30 size_is "$mnt/f" 0
     give new
     now f new
     crash "dd of=f: not committed while it runs" f old
     done_with
     crash "dd of=f: committed at its end" f new
     hold "dd of='$mnt/f' bs=4 oflag=sync status=none"
-    wait_until 5 size_is "$mnt/f" 0
+    wait_until 30 size_is "$mnt/f" 0
     crash "dd oflag=sync: the truncation alone is not committed" f new
     give one1
     now f one1
@@ -279,7 +279,7 @@ swtpm_maps() {
     sys "poke 0 xyz"
     is "a mapped file: a store alone does not" "$(crash_content linear | head -c 3)" abc
     sys "close 1; poke 1 Y; unmap"
-    wait_until 5 mapped_is xYz
+    wait_until 30 mapped_is xYz
     is "a mapped file: late pages follow at the last release" "$(crash_content linear | head -c 3)" xYz
     sys "unlink linear"
 }

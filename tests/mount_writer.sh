@@ -48,7 +48,7 @@ as_nobody() {
 check "mounts" mounted a.img mnt -o "$key"
 echo one >mnt/f
 pid=$(holder)
-check "settles" wait_until 15 grep -q '"clean": true' mnt/.vnvram/status
+check "settles" settled mnt
 before=$(hash a.img)
 chmod 666 a.img
 cp a.img elsewhere.img
