@@ -77,7 +77,7 @@ class Deadline:
         signal.alarm(0)
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=DEADLINE):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -197,6 +197,18 @@ spoil() { # FILE OFFSET: the byte there becomes another one, whatever it was
         printf "\\x$(printf %02x $((byte ^ 64)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
+# Until its change shows, that is: times have the grain of a tick in most kernels, and what somebody else writes within
+# the tick of the daemon's own last write is not noticed.
+write_over() { # FILE SOURCE: the content of SOURCE
+    local before
+    before=$(stat -c %z "$1")
+    wait_until 30 has_been_written "$@"
+}
+
+has_been_written() {
+    cat "$2" >"$1" && [ "$(stat -c %z "$1")" != "$before" ]
+}
+
 # By ioctl: util-linux comes without losetup in places.
 loop_on() {
     [ -c /dev/loop-control ] && python3 - "$@" <<'PY'

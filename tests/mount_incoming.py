@@ -557,10 +557,10 @@ class Tests:
             t.d.let_go()
             self.equal("unmount --force of a mount that is %s" % target, t.d.run("unmount", "--force", t.d.mnt), 0)
             os.close(held)
-            self.equal("... ends it", t.pids(), [])
+            self.check("... ends it", wait_until(lambda: not t.pids()), t.pids())
             self.equal("... and not the source, which is %s" % source, p.source.place, source)
         p.source.unmount()
-        self.equal("... which ends, too", p.source.pids(), [])
+        self.check("... which ends, too", wait_until(lambda: not p.source.pids()), p.source.pids())
 
     def by_hand(self):
         p = self.pair(())

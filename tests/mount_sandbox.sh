@@ -28,20 +28,40 @@ field() {
     sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status" | cut -f1
 }
 
-# The processes of the mount on $dir: $daemon, $tpm (if there is one) and $unmounter.
-find_processes() {
+helper() { # NAME: its PID
     local child
+    for child in $(cat /proc/"$daemon"/task/*/children); do
+        [ "$(cat /proc/"$child"/comm)" != "$1" ] || echo "$child"
+    done
+}
+
+has_helper() { # NAME
+    [ -n "$(helper "$1")" ]
+}
+
+# The processes of the mount on $dir: $daemon, $tpm (if there is one) and $unmounter.  A helper takes its name, closes
+# what is not its own and gives its rights away, in this order, when it gets to run, and nobody waits for that.
+find_processes() {
     daemon=$(status "$dir" pid)
     tpm=$(status "$dir" tpm_pid)
-    for child in $(cat /proc/"$daemon"/task/*/children); do
-        [ "$(cat /proc/"$child"/comm)" != vnvram-unmount ] || unmounter=$child
-    done
+    wait_until 30 has_helper vnvram-unmount
+    unmounter=$(helper vnvram-unmount)
 }
 
 # rights PID: what it can do, in one line
 rights() {
     echo "seccomp $(field "$1" Seccomp) nnp $(field "$1" NoNewPrivs) caps $(field "$1" CapEff)" \
         "$(field "$1" CapPrm) $(field "$1" CapInh) $(field "$1" CapAmb) umask $(field "$1" Umask)"
+}
+
+# end_with NAME PID RIGHTS
+end_with() {
+    wait_until 30 has_rights "$2" "$3"
+    is "$1" "$(rights "$2")" "$3"
+}
+
+has_rights() {
+    [ "$(rights "$1")" = "$2" ]
 }
 
 none=0000000000000000
@@ -81,7 +101,7 @@ tpm_works() {
 check "a mount with a TPM" mounted "$img" "$dir" -o tpm=2.0
 find_processes
 is_confined "root" "$lease"
-is "the unmounter's rights" "$(rights "$unmounter")" \
+end_with "the unmounter's rights" "$unmounter" \
     "seccomp $filtered nnp 1 caps $unmount $unmount $none $none umask 0077"
 is "nothing is left to be gained by exec" \
     "$(field "$daemon" CapBnd) $(field "$tpm" CapBnd) $(field "$unmounter" CapBnd)" "$lease $none $unmount"
@@ -174,13 +194,6 @@ unmounted "$dir"
 remove=000000000000000a # CAP_DAC_OVERRIDE, CAP_FOWNER
 reopen=0000000000000006 # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
-helper() { # NAME: its PID
-    local child
-    for child in $(cat /proc/"$daemon"/task/*/children); do
-        [ "$(cat /proc/"$child"/comm)" != "$1" ] || echo "$child"
-    done
-}
-
 holds() { # PID: what it has open
     readlink /proc/"$1"/fd/* | sed 's/:.*//' | sort | uniq -c | tr -s ' \n' ' '
 }
@@ -188,12 +201,15 @@ holds() { # PID: what it has open
 check "a mount with sockets" mounted "$img" "$dir" -o "tpm=2.0,server=$TMP/server"
 find_processes
 is_confined "with sockets" "$lease"
+wait_until 30 has_helper vnvram-socket
+wait_until 30 has_helper vnvram-image
 socket=$(helper vnvram-socket)
 image=$(helper vnvram-image)
-is "who removes the sockets can do no more" "$(rights "$socket") $(field "$socket" CapBnd)" \
-    "seccomp $filtered nnp 1 caps $remove $remove $none $none umask 0077 $remove"
-is "who reopens the image can do no more" "$(rights "$image") $(field "$image" CapBnd)" \
-    "seccomp $filtered nnp 1 caps $reopen $reopen $none $none umask 0077 $reopen"
+end_with "who removes the sockets can do no more" "$socket" \
+    "seccomp $filtered nnp 1 caps $remove $remove $none $none umask 0077"
+end_with "who reopens the image can do no more" "$image" \
+    "seccomp $filtered nnp 1 caps $reopen $reopen $none $none umask 0077"
+is "nor gain it by exec" "$(field "$socket" CapBnd) $(field "$image" CapBnd)" "$remove $reopen"
 is "the one has nothing open but the way to the daemon" "$(holds "$socket")" " 3 /dev/null 1 socket "
 is "nor has the other" "$(holds "$image")" " 3 /dev/null 1 socket "
 check "TPM commands come in by a socket" tpm2_getrandom -T "swtpm:path=$TMP/server" --hex 8

@@ -60,7 +60,7 @@ check "unmount" unmounted a
 check "mount" mounted a.img a
 cp a.img older.img
 echo new >a/file
-dd if=older.img of=a.img conv=notrunc status=none # somebody else's hand
+write_over a.img older.img # somebody else's hand
 echo newer 2>/dev/null >a/file
 is "a mount that others have written to" "$(health a)" read-only
 matches "... and why" <("$VNVRAM" status a) 'somebody else has written'
