@@ -63,6 +63,7 @@ PY
 }
 
 # ---- a TPM 2.0 as it is set up for a machine, with certificates -------------------------------------
+own_ca
 mkdir a
 check "a TPM with certificates" swtpm_setup --tpm2 --tpm-state a --create-ek-cert --create-platform-cert \
     --lock-nvram

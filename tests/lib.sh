@@ -16,6 +16,7 @@
 #   alone "$@"                     goes on in a mount namespace of its own
 #   wait_until SECONDS COMMAND...  polls until COMMAND succeeds
 #   swtpm_answers SOCKET           does swtpm answer on its control socket?  It is there before that
+#   own_ca                         from here on swtpm_setup's certificates are of a CA of the test's, not of the host's
 #   program_for_all                prints a copy of the program that every user reaches, wherever it was built
 #   hash FILE                      its SHA-256
 #   loop_on FILE [SECTOR [ro] [partitions]]  prints the loop device that it attaches (sectors of 512 bytes);
@@ -180,6 +181,21 @@ wait_until() {
 
 swtpm_answers() {
     swtpm_ioctl --unix "$1" -g >/dev/null 2>&1
+}
+
+# The host's belongs to the user of its swtpm, who cannot use what root has made there.
+own_ca() {
+    local ca=$TMP/.ca
+    mkdir -p "$ca"
+    cat >"$ca/swtpm-localca.conf" <<CONF
+statedir = $ca
+signingkey = $ca/signkey.pem
+issuercert = $ca/issuercert.pem
+certserial = $ca/certserial
+CONF
+    sed "s|^create_certs_tool_config *=.*|create_certs_tool_config = $ca/swtpm-localca.conf|" \
+        /etc/swtpm_setup.conf >"$ca/swtpm_setup.conf"
+    export XDG_CONFIG_HOME=$ca
 }
 
 program_for_all() {

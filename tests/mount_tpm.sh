@@ -306,6 +306,7 @@ start_swtpm() { # STATE
 rm -f "$IMG"
 new_image "$IMG" >/dev/null
 again
+own_ca
 check "swtpm_setup with EK certificates" swtpm_setup --tpm2 --tpm-state "$M" --create-ek-cert \
     --create-platform-cert
 check "swtpm on the directory" start_swtpm "dir=$M"
