@@ -296,6 +296,7 @@ check_allow_other(struct doctor *d)
 static void
 check_owner(struct doctor *d)
 {
+    struct statvfs sv;
     struct stat st;
     int r;
 
@@ -308,6 +309,8 @@ check_owner(struct doctor *d)
         say(d, FINE, NULL, "%s may write to %s", d->user, d->dir);
     else if (r < 0)
         say(d, PASSED_OVER, NULL, "only root can tell what %s may do", d->user);
+    else if (statvfs(d->dir, &sv) == 0 && (sv.f_flag & ST_RDONLY))
+        say(d, PASSED_OVER, NULL, "the mount is read-only");
     else if (d->is_domain && !has_option(d->fstab_options, "uid"))
         say(d, FINE, NULL, "user %u owns it: libvirt gives it to %s when the domain starts",
             st.st_uid, d->user);

@@ -613,7 +613,7 @@ static const struct option_row rows[] = {
      .field = FIELD(key)},
     {"key", "TEXT", "the key itself; others can see it for a moment", FOR_KEYED, .word = true,
      .set = set_key_word, .field = FIELD(key)},
-    {"key_format", "hex|binary|passphrase", "what the key is", FOR_KEYED, .word = true,
+    {"key_format", "hex|binary|passphrase", "what the key is", FOR_KEYED | FOR_DOCTOR, .word = true,
      .set = set_key_word, .field = FIELD(key)},
     {"enc_mode", "aes-cbc", "the cipher; there is one", FOR_KEYED, .word = true,
      .set = set_key_word, .field = FIELD(key)},
@@ -773,9 +773,10 @@ parse_word(struct options *o, unsigned where, char *word)
             return row->set(o, row, word, value);
         other = row;
     }
+    if (other && other->arg)
+        return report(-EINVAL, "option %s: an argument is missing: %s=%s", word, word, other->arg);
     if (other)
-        return report(-EINVAL, "option %s: %s", word,
-                      other->arg ? "an argument is missing" : "takes no argument");
+        return report(-EINVAL, "option %s: takes no argument", word);
     if (o->sloppy)
         return 0;
     snprintf(shown, sizeof shown, "-o %s", word);

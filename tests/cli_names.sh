@@ -26,7 +26,7 @@ check_exit 2 "so is an unknown word" "$VNVRAM" mount -o ro,frob=1 "$TMP/a.img" "
 matches "which is named" "$ERR" 'unknown option -o frob'
 check_exit 2 "so is a word of another command" "$VNVRAM" info -o ro "$TMP/a.img"
 check_exit 2 "so is a word without its argument" "$VNVRAM" mount -o uid "$TMP/a.img" "$TMP"
-matches "which is named" "$ERR" 'option uid: an argument is missing'
+matches "which is named" "$ERR" 'option uid: an argument is missing: uid=USER'
 check_exit 2 "so is one with an argument too many" "$VNVRAM" mount -o ro=1 "$TMP/a.img" "$TMP"
 matches "which is named" "$ERR" 'option ro: takes no argument'
 check_exit 2 "so is a switch without its argument" "$VNVRAM" format --slots

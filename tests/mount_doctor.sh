@@ -98,6 +98,9 @@ check "mount without allow_other" mounted a.img "$D"
 is "allow_other: missing" "$(verdict allow_other --user "$user" "$D")" bad
 is "allow_other: not needed" "$(verdict allow_other "$D")" ok
 unmounted "$D"
+check "mount read-only" mounted a.img "$D" -o ro
+is "owner: of a read-only mount says nothing" "$(verdict owner "$D")" skipped
+unmounted "$D"
 check "mount with it" mounted a.img "$D" -o allow_other
 is "allow_other: there" "$(verdict allow_other --user "$user" "$D")" ok
 is "owner: may write" "$(verdict owner --user "$user" "$D")" ok
@@ -164,6 +167,7 @@ head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' >key
 chmod 600 key
 is "key-file: unknown" "$(verdict key-file "$D")" skipped
 is "key-file: in order" "$(verdict key-file -o "key_file=$TMP/key" "$D")" ok
+is "key-file: with a mount's other words" "$(verdict key-file -o "key_file=$TMP/key,key_format=binary" "$D")" ok
 chmod 640 key
 is "key-file: others can read it" "$(verdict key-file -o "key_file=$TMP/key" "$D")" bad
 chmod 600 key
