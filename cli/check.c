@@ -178,8 +178,9 @@ print_text(const char *path, const struct notes *mended, const struct notes *not
         printf("%s: %s: mended; it was %s\n", path, mended->list[i].where, mended->list[i].text);
     for (size_t i = 0; i < notes->n; i++)
         printf("%s: %s: %s\n", path, notes->list[i].where, notes->list[i].text);
-    printf("%s: %u structures verified%s, %u problems\n", path, res->structures,
-           res->authenticated ? " and authenticated" : "", res->problems);
+    printf("%s: %u structures verified%s, %u problem%s\n", path, res->structures,
+           res->authenticated ? " and authenticated" : "", res->problems,
+           res->problems == 1 ? "" : "s");
 }
 
 static struct json_object *

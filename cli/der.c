@@ -161,8 +161,8 @@ open_plain(struct options *o, const char *path, struct sealer **s)
                       path);
     if (o->key.given && !o->plain)
         return report(-EKEYREVOKED,
-                      "%s: the stream is not sealed, so anybody may have made it, and the image "
-                      "is: if you trust where it comes from, say --plain",
+                      "%s: the stream is not sealed, so anybody may have made it, and a key was "
+                      "given: if you trust where it comes from, say --plain",
                       path);
     *s = sealer_plain();
     return 0;

@@ -37,7 +37,9 @@ image_advise(const char *path, int r)
          "if it should be sealed, somebody replaced it: do not use it; else leave out the "
          "key"},
         {-EPROTONOSUPPORT, "use the version of vnvram that made it, or a newer one"},
-        {-ERANGE, "restore it whole from a backup: a copy must have every byte"},
+        {-ERANGE,
+         "restore it whole from a backup: a copy must have every byte; without one, \"vnvram "
+         "check --salvage\" saves what is intact"},
         {-EBUSY, "unmount it where it is mounted (\"vnvram unmount\"), or wait for the command "
                  "that has it; if another host has it, and only if that one is certainly dead, or "
                  "can no longer write there: \"-o takeover\" (other commands: --takeover)"},

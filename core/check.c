@@ -214,7 +214,8 @@ check_owner(struct check *c)
         say(c, 0, "owner records", "host \"%s\" owns it, epoch %" PRIu64 ", since %s",
             rec.host_name, rec.epoch, owner_time_text(since, rec.time));
     else if (r < 0 && r != -ENODATA)
-        say(c, r, "owner records", "%s; \"takeover\" makes new ones", words(r));
+        say(c, r, "owner records", "%s; 'vnvram mount -o owner_record=on,takeover' makes new ones",
+            words(r));
     return 0;
 }
 

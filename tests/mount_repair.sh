@@ -135,6 +135,22 @@ is "which serves it, too" "$(cat mnt/a)" "content of a"
 check_exit 1 "but not the damaged one" cat mnt/b
 check "unmounts" unmounted mnt
 is "none of it has changed the image" "$(hash a.img)" "$before"
+check "a new image" new_image new.img
+check "takes what was saved" "$VNVRAM" import --name b new.img rest/b.*
+check "and mounts" mounted new.img mnt
+is "with it" "$(cat mnt/b)" "old content of b"
+check "unmounts" unmounted mnt
+
+# ---- owner records ---------------------------------------------------------------------------------------
+
+damage new.img 4096
+damage new.img 8192
+check_exit 5 "damaged owner records are found" "$VNVRAM" check new.img
+matches "which counts as one" "$OUT" ', 1 problem$'
+words=$(sed -n "s/.*'vnvram mount -o \(.*takeover\)' makes new ones$/\1/p" "$OUT")
+check "a mount as is said" mounted new.img mnt -o "$words"
+check "unmounts" unmounted mnt
+check_exit 0 "has made new ones" "$VNVRAM" check new.img
 
 # ---- nothing left but contents --------------------------------------------------------------------------
 
