@@ -585,7 +585,7 @@ check_field(const struct stat *st, const char *field, const char *want)
     t = stat_time(st, field);
     clock_gettime(CLOCK_REALTIME, &now);
     if (!strcmp(want, "recent")) {
-        if (llabs((long long)now.tv_sec - t.tv_sec) <= 5)
+        if (llabs((long long)now.tv_sec - t.tv_sec) <= 60)
             return 0;
     } else if (!later(t, time_of(want)))
         return 0;
