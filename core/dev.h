@@ -8,6 +8,7 @@
 #ifndef VNVRAM_CORE_DEV_H
 #define VNVRAM_CORE_DEV_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,9 +63,9 @@ struct dev {
     const struct dev_ops *ops;
     uint64_t size; /* bytes */
     bool read_only;
-    bool shared; /* other hosts may reach it, too: block devices and servers */
-    bool sole;   /* within a commit: dev_begin() tells of whoever else has written to it */
-    char *name;  /* for reports; owned by the implementation */
+    bool shared;      /* other hosts may reach it, too: block devices and servers */
+    atomic_bool sole; /* within a commit: dev_begin() tells of whoever else has written to it */
+    char *name;       /* for reports; owned by the implementation */
     dev_witness_fn *witness; /* NULL: whatever is there will do */
     dev_fail_fn *fail;       /* NULL: nobody wants to know */
     void *witness_arg;
