@@ -17,6 +17,7 @@
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -24,6 +25,8 @@
 #ifdef HAVE_SYSTEMD
 #include <systemd/sd-daemon.h>
 #endif
+
+enum { FRONT_WAIT_MS = 10000 };
 
 /* ---- reports -----------------------------------------------------------------------------------
  */
@@ -63,12 +66,14 @@ leave_stdio(int null)
 /* ---- the front ---------------------------------------------------------------------------------
  */
 
-/* The pidfd is watched beside the pipe: its other end may live on for a moment in the daemon's
- * children. */
+/* The pidfd is watched beside the socket: its other end may live on for a moment in the daemon's
+ * children.  A signal ends us while we wait and at no other time: the daemon goes on when we have
+ * answered, and then the mount is there and we say so. */
 static int
 wait_for_daemon(pid_t pid, int ready_fd)
 {
     AUTO_FD int pidfd = pidfd_open(pid, 0);
+    sigset_t all, old;
     struct pollfd p[] = {
         {.fd = ready_fd, .events = POLLIN},
         {.fd = pidfd, .events = POLLIN},
@@ -76,10 +81,14 @@ wait_for_daemon(pid_t pid, int ready_fd)
     int status;
     char byte;
 
-    while (poll(p, 2, -1) < 0 && errno == EINTR)
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    while (ppoll(p, 2, NULL, &old) < 0 && errno == EINTR)
         ;
-    if ((p[0].revents & POLLIN) && read(ready_fd, &byte, 1) == 1)
+    if ((p[0].revents & POLLIN) && recv(ready_fd, &byte, 1, 0) == 1 &&
+        send(ready_fd, &byte, 1, MSG_NOSIGNAL) == 1)
         return EXIT_DONE;
+    sigprocmask(SIG_SETMASK, &old, NULL);
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
             return report(EXIT_FAILED, "cannot wait for the daemon: %s", errno_text(-errno));
@@ -101,8 +110,8 @@ daemon_fork(struct daemon *d, bool foreground, int *code)
         report_use_levels(true);
     if (foreground)
         return 0;
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return report(-errno, "cannot make a pipe: %s", errno_text(-errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+        return report(-errno, "cannot make a socket: %s", errno_text(-errno));
     pid = fork();
     if (pid < 0) {
         int r = -errno;
@@ -204,10 +213,27 @@ daemon_signals(void)
     return fd >= 0 ? fd : report(-errno, "cannot watch signals: %s", errno_text(-errno));
 }
 
-void
+/* False when somebody has ended the front, and does not expect us to stay.  One that was stopped
+ * (Ctrl-Z) is not waited for without end. */
+static bool
+front_agrees(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char byte = 1;
+    int r;
+
+    if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
+        return false;
+    do
+        r = poll(&p, 1, FRONT_WAIT_MS);
+    while (r < 0 && errno == EINTR);
+    return r == 0 || recv(fd, &byte, 1, 0) == 1;
+}
+
+bool
 daemon_ready(struct daemon *d)
 {
-    static const char byte = 1;
+    bool wanted;
 
     if (chdir("/") < 0)
         report_at(REPORT_WARNING, 0, "cannot change to /: %s", errno_text(-errno));
@@ -221,12 +247,14 @@ daemon_ready(struct daemon *d)
 #ifdef HAVE_SYSTEMD
     sd_notifyf(0, "READY=1\nMAINPID=%ld", (long)getpid());
 #endif
-    if (d->ready_fd >= 0) {
-        if (write(d->ready_fd, &byte, 1) < 0)
-            report_at(REPORT_WARNING, 0, "the front process has gone: %s", errno_text(-errno));
-        close(d->ready_fd);
-        d->ready_fd = -1;
-    }
+    if (d->ready_fd < 0)
+        return true;
+    wanted = front_agrees(d->ready_fd);
+    if (!wanted)
+        report_at(REPORT_WARNING, 0, "the process that waited for this one was ended: ending, too");
+    close(d->ready_fd);
+    d->ready_fd = -1;
+    return wanted;
 }
 
 void

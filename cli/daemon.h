@@ -38,8 +38,9 @@ int daemon_signals(void);
 int daemon_confine(pid_t child, bool is_others, bool sends, const struct sandbox_connect *connect);
 
 /* Leaves the terminal and stderr (reports go to the journal where stderr is it, else to syslog),
- * sends READY=1 to a service manager that asks for it, lets the front go. */
-void daemon_ready(struct daemon *d);
+ * sends READY=1 to a service manager that asks for it, lets the front go.  False when a signal has
+ * ended the front before it could tell that the daemon is there: then it is to end. */
+bool daemon_ready(struct daemon *d);
 void daemon_stopping(void); /* tells the service manager */
 
 /* How often a service manager that keeps a watchdog over this process wants to hear from it; -1: it

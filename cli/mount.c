@@ -666,7 +666,8 @@ live(struct mount *m)
     int r = mount_begin(m), end;
 
     if (r == 0) {
-        daemon_ready(&m->daemon);
+        if (!daemon_ready(&m->daemon))
+            stop(m);
         mount_serve(m);
     }
     end = mount_end(m, r == 0);

@@ -4,7 +4,7 @@
 . "${srcdir:-.}/tests/lib.sh"
 need_fuse
 need_root
-need fusermount3 python3 setpriv
+need fusermount3 pgrep python3 setpriv
 
 img=$TMP/img
 dir=$TMP/dir
@@ -47,6 +47,25 @@ check "and the mount has gone" is_not_mounted "$dir"
 # The substitution ends when nobody holds its pipe any more.
 is "nothing is said, and the caller's output is let go" "$(timeout 60 "$VNVRAM" mount "$img" "$dir" 2>&1)" ""
 check "unmount takes the image's path, too" unmounted "$img"
+
+# Ctrl-C in the moment between the two: who waited cannot say any more that the mount is there.
+head -c 32 /dev/urandom >"$TMP/key"
+new_image "$TMP/sealed.img" -o "key_file=$TMP/key,key_format=binary"
+mkfifo "$TMP/later"
+"$VNVRAM" mount -o key_fd=9,key_format=binary "$TMP/sealed.img" "$dir" 9<"$TMP/later" &
+front=$!
+exec 8>"$TMP/later"
+check "a mount waits for its key" wait_until 10 pgrep -P "$front"
+kill -STOP "$front"
+cat "$TMP/key" >&8
+exec 8>&-
+check "and is there when it has it" wait_until 10 test -e "$dir/.vnvram/status"
+kill "$front"
+kill -CONT "$front"
+wait "$front" 2>/dev/null
+is "whoever ends the command that has not returned" $? 143
+check "ends the mount" wait_until 10 is_not_mounted "$dir"
+check "and frees the image" "$VNVRAM" check "$TMP/sealed.img"
 
 "$VNVRAM" mount -o foreground "$img" "$dir" &
 front=$!
