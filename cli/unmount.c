@@ -193,12 +193,14 @@ has_ended(const struct target *t, int timeout_ms)
     return r > 0;
 }
 
+/* A number that has become free is the next mount's, which may be another image's. */
 static int
 is_target(void *arg, const struct mount_entry *m)
 {
     const struct target *t = arg;
 
-    return m->dev == t->mount.dev && mount_entry_is_ours(m);
+    return m->dev == t->mount.dev && mount_entry_is_ours(m) &&
+           strcmp(m->source, t->mount.source) == 0;
 }
 
 /* A bind mount, say: the daemon serves it on. */
