@@ -153,6 +153,15 @@ struct users {
     bool tpm; /* the daemon's own child */
 };
 
+static void
+tell_user(const struct target *t, pid_t pid)
+{
+    struct holder h = {.pid = pid};
+
+    holder_name(&h);
+    report(0, "%s: in use by process %d (%s)", t->mount.dir, (int)pid, h.comm);
+}
+
 /* Who uses the mount; @tell: the first few are reported. */
 static struct users
 find_users(const struct target *t, bool tell)
@@ -169,7 +178,7 @@ find_users(const struct target *t, bool tell)
         if (t->pid > 0 && process_number(pid, "PPid") == t->pid)
             u.tpm = true;
         else if (u.others++ < USERS_SHOWN && tell)
-            report(0, "%s: in use by process %d", t->mount.dir, (int)pid);
+            tell_user(t, pid);
     }
     if (proc)
         closedir(proc);

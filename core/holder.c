@@ -117,8 +117,8 @@ find_quickly(struct holder *h, const struct stat *want)
     return process_locks(pid, want);
 }
 
-static void
-read_comm(struct holder *h)
+void
+holder_name(struct holder *h)
 {
     AUTO_FREE char *path = NULL;
     AUTO(scope_fclose) FILE *in = NULL;
@@ -136,6 +136,6 @@ holder_find(struct holder *h, const struct stat *st)
 {
     if (!find_quickly(h, st) && !find_by_descriptor(h, st) && !find_by_lock(h, st))
         return false;
-    read_comm(h);
+    holder_name(h);
     return true;
 }

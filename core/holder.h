@@ -14,5 +14,7 @@ struct holder {
 
 /* Finds another process with a lock or lease on the inode of @st.  False when unknown. */
 bool holder_find(struct holder *h, const struct stat *st);
+/* What the process @h->pid is called, or "?". */
+void holder_name(struct holder *h);
 
 #endif

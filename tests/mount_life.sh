@@ -296,7 +296,7 @@ check "until that has gone" unmounted "$img"
 mounted "$img" "$dir"
 exec 8<"$dir/file"
 check_exit 11 "unmount says that the mount is in use" "$VNVRAM" unmount "$dir"
-matches "and by whom" "$ERR" "in use by process $$"
+matches "and by whom" "$ERR" "in use by process $$ \\($(cat /proc/$$/comm)\\)"
 matches "and what to do" "$ERR" "$dir: in use; what to do: end what uses it"
 check "so the mount stays" is_mounted "$dir"
 new_image "$TMP/other" >/dev/null
@@ -321,7 +321,7 @@ exec 8>"$TMP/fifo"
 echo runs >&8
 check "a program of the mount runs" wait_until 30 test -s "$TMP/ran"
 check_exit 11 "which keeps the mount in use" "$VNVRAM" unmount "$dir"
-matches "as is said" "$ERR" "in use by process $program"
+matches "as is said" "$ERR" "in use by process $program \\(program\\)"
 exec 8>&-
 wait "$program"
 rm "$dir/program"
