@@ -219,15 +219,19 @@ release_wanted(const struct handle *h)
 }
 
 /* Commits the handle's file if that is wanted once no other commit of it is in flight: what that
- * one carries must be durable too when this returns. */
+ * one carries must be durable too when this returns.  -EIO, once, for what a reload has lost. */
 static int
 commit_if(struct nodes *ns, struct handle *h, bool (*wanted)(const struct handle *h))
 {
-    bool idle;
+    bool idle, lost;
 
     pthread_mutex_lock(&ns->lock);
+    lost = h->lost;
+    h->lost = false;
     idle = !h->node->committing && !wanted(h);
     pthread_mutex_unlock(&ns->lock);
+    if (lost)
+        return -EIO;
     if (idle)
         return 0;
 
@@ -268,6 +272,8 @@ node_overwrite(struct nodes *ns, struct handle *h, const void *buf, size_t n, ui
 
     pthread_mutex_lock(&ns->lock);
     whole = off == 0 && n > 0 && n == h->node->size;
+    if (whole)
+        h->lost = false; /* all of it is written again */
     pthread_mutex_unlock(&ns->lock);
     if (!whole)
         return -EOPNOTSUPP;

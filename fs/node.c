@@ -263,6 +263,21 @@ prepare_entries(struct nodes *ns, const struct entry *entries, size_t n, char **
     return 0;
 }
 
+/* What was done to the files and not committed goes with this reload.  The next flush or fsync of
+ * each handle that did it says so. */
+static void
+mark_lost(struct nodes *ns)
+{
+    for (size_t i = 0; i < ns->n_ids; i++) {
+        const struct node *n = ns->by_id[i];
+
+        if (!node_is_kept(n) || (n->stored && !n->changed))
+            continue;
+        for (struct handle *h = n->handles; h; h = h->next)
+            h->lost |= h->pending || (n->pages && writable(h));
+    }
+}
+
 /* Nodes that no entry names: unlinked files, and those that a failed reload has made. */
 static void
 drop_nameless(struct nodes *ns)
@@ -289,6 +304,8 @@ nodes_reload(struct nodes *ns)
     if (!names)
         return r < 0 ? r : -ENOMEM;
     r = prepare_entries(ns, entries, n, names);
+    if (r == 0)
+        mark_lost(ns);
     while (r == 0 && ns->n_names > 0)
         free(unlink_name(ns, ns->by_name[0]));
     for (size_t i = 0; r == 0 && i < n; i++) {

@@ -24,6 +24,7 @@ struct handle {
     unsigned inflight; /* DID_* that the commit in flight carries */
     bool overwrites;   /* node_overwrite() is for it */
     bool touched;      /* it has written what was there */
+    bool lost;         /* what it did is gone, and nobody has been told */
     bool flushed;      /* a descriptor of it was closed, and nothing written since */
 };
 

@@ -1760,6 +1760,47 @@ what_came_and_was_not_written_to_goes_as_it_came(void **state)
     }
 }
 
+/* Nobody is told that bytes are durable which went with what the image was. */
+static void
+what_went_with_the_image_is_told_once(void **state)
+{
+    struct handle *one, *two, *reader, *fresh, *whole;
+
+    (void)state;
+    come();
+    one = open_file("a", O_RDWR);
+    two = open_file("a", O_RDWR);
+    reader = open_file("a", O_RDONLY);
+    whole = open_file("b", O_RDWR | O_DSYNC);
+    fresh = create("c", O_RDWR);
+    put(one, "half");
+    put(two, "both");
+    put(whole, "THERE");
+    put(fresh, "fresh");
+    assert_int_equal(nodes_release(ns, true), 0);
+    assert_int_equal(nodes_take(ns, 0), 0);
+    assert_reads(reader, "there");
+    assert_int_equal(node_flush(ns, reader), 0);
+    assert_int_equal(node_fsync(ns, reader, false), 0);
+    assert_int_equal(node_flush(ns, one), -EIO);
+    assert_int_equal(node_flush(ns, one), 0);
+    assert_int_equal(node_fsync(ns, two, true), -EIO);
+    assert_int_equal(node_fsync(ns, two, true), 0);
+    assert_int_equal(node_fsync(ns, fresh, false), -EIO);
+    assert_int_equal(node_overwrite(ns, whole, "again", 5, 0),
+                     0); /* it needs nothing of what is lost */
+    assert_int_equal(commits, 1);
+    put(one, "whole");
+    assert_int_equal(node_fsync(ns, one, false), 0);
+    assert_int_equal(commits, 2);
+    finish(one);
+    finish(two);
+    finish(reader);
+    finish(fresh);
+    finish(whole);
+    reopen();
+}
+
 static void
 wait_for_fsync(struct handle *h)
 {
@@ -2217,6 +2258,7 @@ static const struct CMUnitTest tests[] = {
     CASE(damaged_content_is_an_error_and_never_blank),
     CASE(what_was_there_is_refused_if_reading_it_finds_out_that_writing_has_ended),
     CASE(what_came_and_was_not_written_to_goes_as_it_came),
+    CASE(what_went_with_the_image_is_told_once),
     CASE(what_came_and_was_written_to_goes_with_its_times),
     CASE(reading_and_writing_go_on_during_a_commit),
     CASE(a_file_may_outgrow_its_slot_during_its_commit),
