@@ -11,6 +11,7 @@
 #include "crypt/keyslot.h"
 #include <errno.h>
 #include <json-c/json.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -87,6 +88,7 @@ print_recovery_key(const struct secret *text, const char *image, int slot)
                       after[] = "\n\nIt is given like a passphrase: -o key_format=passphrase\n";
     size_t len = strlen((const char *)text->bytes);
 
+    signal(SIGPIPE, SIG_IGN); /* a reader that has gone is an error like another */
     fflush(stdout);
     if (write(STDOUT_FILENO, before, sizeof before - 1) < 0 ||
         write(STDOUT_FILENO, text->bytes, len) != (ssize_t)len ||

@@ -14,6 +14,12 @@ new_image sealed.img -o key_file=key >/dev/null
 check_exit 1 "a recovery key that nobody gets to see" \
     sh -c '"$1" key add --recovery -o key_file=key sealed.img >/dev/full' - "$VNVRAM"
 matches "... is named, with what to do" "$ERR" '^vnvram: sealed\.img: .*key slot 1 .*key remove --slot=1'
+check "it is taken away again" "$VNVRAM" key remove --slot=1 -o key_file=key sealed.img
+unread() { # COMMAND...: with nobody at the other end of its output
+    python3 -c 'import os, subprocess, sys; r, w = os.pipe(); os.close(r); sys.exit(subprocess.run(sys.argv[1:], stdout=w).returncode)' "$@"
+}
+check_exit 1 "nor one whose reader has gone" unread "$VNVRAM" key add --recovery -o key_file=key sealed.img
+matches "... is named, too" "$ERR" '^vnvram: sealed\.img: .*key slot 1 .*key remove --slot=1'
 check_exit 2 "key test has no JSON" "$VNVRAM" key test --json -o key_file=key sealed.img
 check "key list has" "$VNVRAM" key list --json sealed.img
 check "a passphrase that costs little" "$VNVRAM" key add -o key_file=key \
