@@ -632,6 +632,7 @@ wait_for_tpm(struct mount *m)
 static int
 mount_end(struct mount *m, bool was_ready)
 {
+    bool failed;
     int r = 0;
 
     daemon_stopping(); /* from here on there are no more signs of life */
@@ -647,6 +648,7 @@ mount_end(struct mount *m, bool was_ready)
         r = fs_finish(m->fs);
         fs_free(m->fs);
     }
+    failed = m->failed || (m->session && session_failed(m->session));
     session_free(m->session);
     store_close(m->store);
     anchor_close(m->anchor);
@@ -657,7 +659,7 @@ mount_end(struct mount *m, bool was_ready)
         close(m->signal_fd);
     if (m->tpm_event >= 0)
         close(m->tpm_event);
-    return r == 0 && m->failed ? -EIO : r;
+    return r == 0 && failed ? -EIO : r;
 }
 
 static int

@@ -41,7 +41,8 @@ void nodes_free(struct nodes *ns); /* NULL is fine */
 /* store_release() and store_take() with all that hangs on them.  While the image is elsewhere what
  * would change a file returns -EROFS, and reads go on.  Bytes that are not committed stay where
  * they are and wait for the image to come back; when it comes as another daemon left it, they are
- * gone, and the next flush or fsync of a handle that wrote them fails with -EIO.  Attributes that wait for a commit are committed before it goes, unless it goes as it came.
+ * gone, and the next flush or fsync of a handle that wrote them fails with -EIO.  Attributes that
+ * wait for a commit are committed before it goes, unless it goes as it came.
  * @back: if it does, it may come again as another one. */
 int nodes_release(struct nodes *ns, bool back);
 int nodes_take(struct nodes *ns, unsigned wait_ms);

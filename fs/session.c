@@ -29,10 +29,11 @@ struct session {
     struct unmounter *unmounter;
     char *mountpoint;
     dev_t dev;
-    int end_fd;
+    int end_fd;            /* the last worker has ended, or one has failed */
     int cut_fd, mounts_fd; /* a pipe's end and mountinfo, for the end: nothing can be opened then */
     bool mounted, detached;
-    atomic_bool given_up; /* by us: aborted, or requests cannot be read */
+    atomic_bool failed;   /* requests cannot be read */
+    atomic_bool given_up; /* by us: aborted, or because of that */
     atomic_bool gone;     /* the kernel has ended the connection */
     atomic_uint running;  /* worker threads that have not ended */
     unsigned n_wanted, n_threads;
@@ -227,11 +228,13 @@ worker(void *arg)
         if (r <= 0) {
             if (r < 0) {
                 report(r, "%s: FUSE: %s", se->mountpoint, errno_text(r));
-                se->given_up = true;
+                se->failed = se->given_up = true;
             }
             if (!se->given_up) /* libfuse says 0 then, too */
                 se->gone = true;
             fuse_session_exit(se->fuse);
+            if (se->failed) /* the others may wait for requests, and lose them: to be aborted */
+                eventfd_write(se->end_fd, 1);
             break;
         }
         fuse_session_process_buf(se->fuse, &buf);
@@ -306,6 +309,12 @@ session_ended_orderly(const struct session *se)
     return se->gone && mountinfo_each_in(se->mounts_fd, is_mounted, (void *)se) == 0;
 }
 
+bool
+session_failed(const struct session *se)
+{
+    return se->failed;
+}
+
 /* A file that nobody looked up is none to the kernel, and that is fine. */
 void
 session_forget(struct session *se, uint64_t ino)
@@ -335,8 +344,11 @@ static bool
 has_ended(const struct session *se, int timeout_ms)
 {
     struct pollfd p = {.fd = se->end_fd, .events = POLLIN};
+    eventfd_t n;
 
-    return poll(&p, 1, timeout_ms) > 0;
+    if (se->running > 0 && poll(&p, 1, timeout_ms) > 0)
+        eventfd_read(se->end_fd, &n); /* of one that failed, or of the last one */
+    return se->running == 0;
 }
 
 void

@@ -24,8 +24,11 @@ int session_new(struct session **out, struct fs *fs, const struct session_option
  * all signals but the one that session_abort() uses. */
 int session_start(struct session *se);
 dev_t session_dev(const struct session *se); /* st_dev of the mounted root */
-/* Becomes readable (poll POLLIN) when the session has ended (unmounted, or aborted). */
+/* Becomes readable (poll POLLIN) when the session has ended (unmounted, or aborted), or has failed.
+ */
 int session_end_fd(const struct session *se);
+/* Requests cannot be read any more (reported).  What is left is session_stop(). */
+bool session_failed(const struct session *se);
 /* Whether it ended because nothing used the mount any more: all that clients sent has been served.
  */
 bool session_ended_orderly(const struct session *se);

@@ -5,8 +5,9 @@
  * All processes of a run share one mapping of the file $FAULT_CONTROL (its layout is below, and in
  * faultkit.py), so that neither a fork nor a sandbox nor kill -9 comes between.  Calls count in
  * seven classes: reads, writes, flushes and changes of size of the image $FAULT_IMAGE; opens, and
- * what the TPM's process does with files; allocations by the program and the C library.  Each
- * successful write and flush of the image is appended to the log at the end of the mapping. */
+ * what the TPM's process does with files; allocations by the program and the C library, and what
+ * libfuse reads requests into.  Each successful write and flush of the image is appended to the log
+ * at the end of the mapping. */
 #include "config.h"
 #include <dlfcn.h>
 #include <errno.h>
@@ -48,21 +49,25 @@ static struct control *control;
 static size_t log_size;
 static const char *image;
 static atomic_bool is_image[MAX_FD];
-static uintptr_t text[2][2]; /* the program's and the C library's addresses */
+enum { PROGRAM, LIBC, LIBFUSE, TEXTS };
+static uintptr_t text[TEXTS][2]; /* their addresses */
 
 static int
 find_text(struct dl_phdr_info *info, size_t size, void *arg)
 {
     unsigned *n = arg;
-    bool wanted = *n == 0 || strstr(info->dlpi_name, "/libc.so");
+    unsigned which = *n == 0                                   ? PROGRAM
+                     : strstr(info->dlpi_name, "/libc.so")     ? LIBC
+                     : strstr(info->dlpi_name, "/libfuse3.so") ? LIBFUSE
+                                                               : TEXTS;
 
     (void)size;
-    for (int i = 0; wanted && i < info->dlpi_phnum; i++) {
+    for (int i = 0; which < TEXTS && i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];
 
         if (p->p_type == PT_LOAD && p->p_flags & PF_X) {
-            text[*n > 0][0] = info->dlpi_addr + p->p_vaddr;
-            text[*n > 0][1] = text[*n > 0][0] + p->p_memsz;
+            text[which][0] = info->dlpi_addr + p->p_vaddr;
+            text[which][1] = text[which][0] + p->p_memsz;
         }
     }
     ++*n;
@@ -335,14 +340,24 @@ void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
 void *__libc_memalign(size_t alignment, size_t n);
 
+static bool
+is_called_by(const void *caller, unsigned which)
+{
+    return (uintptr_t)caller >= text[which][0] && (uintptr_t)caller < text[which][1];
+}
+
 /* Other libraries have their own way to fail (libgcrypt aborts, for one). */
 static bool
 alloc_fails(const void *caller)
 {
-    uintptr_t a = (uintptr_t)caller;
+    return (is_called_by(caller, PROGRAM) || is_called_by(caller, LIBC)) && fault(ALLOC) != 0;
+}
 
-    return ((a >= text[0][0] && a < text[0][1]) || (a >= text[1][0] && a < text[1][1])) &&
-           fault(ALLOC) != 0;
+/* A request that libfuse has no memory for it refuses; not so what it reads them into. */
+static bool
+buffer_fails(const void *caller, size_t n)
+{
+    return n >= 1 << 20 && is_called_by(caller, LIBFUSE) && fault(ALLOC) != 0;
 }
 
 static void *
@@ -355,7 +370,9 @@ no_memory(void)
 void *
 malloc(size_t n)
 {
-    return alloc_fails(__builtin_return_address(0)) ? no_memory() : __libc_malloc(n);
+    const void *caller = __builtin_return_address(0);
+
+    return alloc_fails(caller) || buffer_fails(caller, n) ? no_memory() : __libc_malloc(n);
 }
 
 void *
