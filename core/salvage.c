@@ -9,12 +9,16 @@
 #include <errno.h>
 #include <string.h>
 
+/* Of the content that the directory names. */
+enum fate { UNSEEN, COUNTED, SAVED };
+
 struct salvage {
     struct dev *d;
     bool have_superblock;
     struct superblock sb;
     struct sealer *sealer; /* NULL: no superblock tells how; only unsealed contents are readable */
     struct directory dir;  /* the newest readable one, or empty */
+    enum fate *fates;      /* of its entries */
     salvage_sink *sink;
     void *sink_arg;
     unsigned found, lost;
@@ -76,14 +80,44 @@ name_content(const struct salvage *s, const struct bank_header *h, const uint8_t
     for (uint32_t i = 0; i < s->dir.n_entries; i++) {
         const struct entry *e = &s->dir.entries[i];
 
-        if (is_content(&e->current, h, raw))
+        if (is_content(&e->current, h, raw)) {
             out->role = SALVAGE_CURRENT;
-        else if (is_content(&e->previous, h, raw))
+            s->fates[i] = SAVED;
+        } else if (is_content(&e->previous, h, raw)) {
             out->role = SALVAGE_PREVIOUS;
-        else
+        } else {
             continue;
+        }
         out->name = e->name;
         return;
+    }
+}
+
+static void
+lose(struct salvage *s, uint64_t off)
+{
+    s->lost++;
+    for (uint32_t i = 0; i < s->dir.n_entries; i++) {
+        const struct content *c = &s->dir.entries[i].current;
+
+        if (c->generation != 0 && superblock_bank_offset(&s->sb, c->slot, c->bank) == off)
+            s->fates[i] = COUNTED;
+    }
+}
+
+/* What is named and not there is lost, too: overwritten, or behind the end of what is left. */
+static void
+count_unsaved(struct salvage *s)
+{
+    for (uint32_t i = 0; i < s->dir.n_entries; i++) {
+        const struct entry *e = &s->dir.entries[i];
+
+        if (e->current.generation == 0 || s->fates[i] == SAVED)
+            continue;
+        report_at(REPORT_WARNING, 0, "%s: the current content of \"%s\" is not whole any more",
+                  s->d->name, e->name);
+        if (s->fates[i] == UNSEEN)
+            s->lost++;
     }
 }
 
@@ -114,7 +148,7 @@ hand_out(struct salvage *s, uint8_t *raw, uint64_t padded, uint64_t off)
     if (r == 0 && s->sealer)
         r = s->sealer->ops->decrypt(s->sealer, h.iv, raw + BANK_HEADER, padded);
     if (r < 0) {
-        s->lost++;
+        lose(s, off);
         return 0;
     }
     out.generation = h.generation;
@@ -143,7 +177,7 @@ salvage_bank(struct salvage *s, uint8_t *block, uint64_t off, uint64_t room, uin
         return 0;
     padded = bank_padded(length);
     if (length > room || padded > s->patience || BANK_HEADER + padded > s->d->size - off) {
-        s->lost++;
+        lose(s, off);
         return 0;
     }
     raw = dev_alloc(BANK_HEADER + padded);
@@ -152,7 +186,7 @@ salvage_bank(struct salvage *s, uint8_t *block, uint64_t off, uint64_t room, uin
     s->patience -= padded;
     if (dev_pread(s->d, raw, BANK_HEADER + padded, off) < 0 ||
         !format_crc_ok(raw, BANK_HEADER + padded)) {
-        s->lost++;
+        lose(s, off);
         return 0;
     }
     r = hand_out(s, raw, padded, off);
@@ -222,8 +256,12 @@ store_salvage(struct dev *d, store_unlock_fn *unlock, void *arg, salvage_sink *s
         if (r == 0)
             load_directory(&s);
     }
+    s.fates = calloc(s.dir.n_entries + 1, sizeof *s.fates);
     if (r == 0)
-        r = salvage_all(&s);
+        r = s.fates ? salvage_all(&s) : -ENOMEM;
+    if (r == 0)
+        count_unsaved(&s);
+    free(s.fates);
     sealer_free(s.sealer);
     directory_fini(&s.dir);
     *n = s.found;

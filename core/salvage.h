@@ -26,7 +26,8 @@ typedef int salvage_sink(void *arg, const struct salvaged *s, const uint8_t *dat
 /* Looks wherever a content may be.  Without a readable superblock that is every block of @d,
  * @unlock is not asked, and only contents that are not sealed can be read; what is read in vain
  * then is at most a few times the size of @d, whatever it holds.  *@n counts what was handed out,
- * *@lost the banks of ours that do not verify. Returns 0 also when nothing was found; findings of
+ * *@lost the banks of ours that do not verify, and the current contents that are not found; of
+ * which file a current one was lost is reported. Returns 0 also when nothing was found; findings of
  * keys (-ENOKEY, -EKEYREJECTED, ...); I/O errors of single blocks are reported and passed over. */
 int store_salvage(struct dev *d, store_unlock_fn *unlock, void *arg, salvage_sink *sink,
                   void *sink_arg, unsigned *n, unsigned *lost);

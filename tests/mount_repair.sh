@@ -119,7 +119,8 @@ check "unmounts" unmounted mnt
 check "the killed one mounts, too" mounted a.img mnt
 is "with its last commit" "$(cat mnt/last)" "content of the last"
 check "unmounts" unmounted mnt
-damage a.img "$(($(place b) + 3))"
+where_b=$(place b)
+damage a.img "$((where_b + 3))"
 before=$(hash a.img)
 check_exit 5 "a damaged content is found" "$VNVRAM" check a.img
 matches "and named, with what is left of it" "$OUT" "'b' generation [0-9]+: damaged; what it held before is whole"
@@ -128,6 +129,7 @@ check_exit 5 "it has no other copy to be mended from" "$VNVRAM" check --repair a
 check_exit 5 "it is not mounted" "$VNVRAM" mount a.img mnt
 check_exit 0 "the rest can be salvaged" "$VNVRAM" check --salvage rest a.img
 matches "which counts it" "$OUT" '^a\.img: [0-9]+ contents whole, 1 damaged beyond saving$'
+matches "and names it" "$ERR" '^vnvram: warning: a\.img: the current content of "b" is not whole any more$'
 is "what b held before is there" "$(cat rest/b.*)" "old content of b"
 is "and so is the file with a long name" "$(cat rest/nnn*)" "content of the long one"
 check "or mounted with -o degraded" mounted a.img mnt -o degraded
@@ -135,6 +137,10 @@ is "which serves it, too" "$(cat mnt/a)" "content of a"
 check_exit 1 "but not the damaged one" cat mnt/b
 check "unmounts" unmounted mnt
 is "none of it has changed the image" "$(hash a.img)" "$before"
+head -c "$where_b" a.img >cut.img
+check_exit 0 "of a truncated image, too" "$VNVRAM" check --salvage cut cut.img
+matches "what is behind its end is counted" "$OUT" '^cut\.img: [0-9]+ contents whole, [1-9][0-9]* damaged beyond saving$'
+matches "and named" "$ERR" '^vnvram: warning: cut\.img: the current content of "b" is not whole any more$'
 check "a new image" new_image new.img
 check "takes what was saved" "$VNVRAM" import --name b new.img rest/b.*
 check "and mounts" mounted new.img mnt

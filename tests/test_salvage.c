@@ -187,6 +187,36 @@ a_damaged_content_is_counted_and_not_written(void **state)
     assert_true(has(&f, SALVAGE_PREVIOUS, "a", "one"));
 }
 
+/* Its header is gone, or it lies behind the end of what is left of the image. */
+static void
+a_content_that_is_not_found_is_counted(void **state)
+{
+    (void)state;
+    for (int cut = 0; cut < 2; cut++) {
+        struct dev *d = image_with_files(NULL), *rest;
+        const struct entry a = entry_of(d, "a"), b = entry_of(d, "b");
+        const uint64_t at = place_of(d, &b.current);
+        static const uint8_t zeros[BLOCK_SIZE];
+        uint8_t block[BLOCK_SIZE];
+        struct found f;
+
+        assert_true(place_of(d, &a.current) > at && place_of(d, &a.previous) < at);
+        rest = cut ? faultdev_new(at) : faultdev_fork(d);
+        for (uint64_t off = 0; cut && off < at; off += sizeof block) {
+            faultdev_peek(d, block, sizeof block, off);
+            faultdev_poke(rest, block, sizeof block, off);
+        }
+        if (!cut)
+            faultdev_poke(rest, zeros, sizeof zeros, at);
+        assert_int_equal(salvage(rest, key, &f), 0);
+        assert_int_equal(f.lost, cut ? 2 : 1);
+        assert_true(has(&f, SALVAGE_CURRENT, "a", "two") != cut);
+        assert_true(has(&f, SALVAGE_PREVIOUS, "a", "one"));
+        assert_false(has(&f, SALVAGE_CURRENT, "b", "three"));
+        dev_close(d);
+    }
+}
+
 static void
 without_directories_contents_are_loose(void **state)
 {
@@ -575,6 +605,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(salvage_finds_current_previous_and_deleted_contents),
         cmocka_unit_test(a_damaged_content_is_counted_and_not_written),
+        cmocka_unit_test(a_content_that_is_not_found_is_counted),
         cmocka_unit_test(without_directories_contents_are_loose),
         cmocka_unit_test(a_sealed_image_gives_nothing_without_its_key),
         cmocka_unit_test(a_forged_content_is_not_handed_out),
