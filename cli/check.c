@@ -160,9 +160,10 @@ check_and_repair(const char *path, struct options *o, struct notes *mended, stru
     r = check_with_retries(path, o, notes, res);
     for (size_t i = 0; i < before.n; i++) {
         const struct note *n = &before.list[i];
+        AUTO_FREE char *was = strndup(n->text, strcspn(n->text, ";")); /* without what to do */
 
         if (!has_note(notes, n))
-            take_note(mended, n->r, n->where, n->text);
+            take_note(mended, n->r, n->where, was ? was : n->text);
     }
     return failed < 0 ? failed : r;
 }

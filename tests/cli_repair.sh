@@ -24,7 +24,7 @@ mends() {
     scribble b.img "$2"
     check_exit 5 "$1 is found" "$VNVRAM" check "${@:4}" b.img
     check_exit 0 "and mended" "$VNVRAM" check --repair "${@:4}" b.img
-    matches "which is said" "$OUT" "^b\.img: $3: mended"
+    matches "which is said" "$OUT" "^b\.img: $3: mended; it was [a-z][^;']*$"
     check_exit 0 "then all is well" "$VNVRAM" check "${@:4}" b.img
     matches "without a remark" "$OUT" '^b\.img: .* 0 problems$'
     is "and nothing else" "$(wc -l <"$OUT")" 1
