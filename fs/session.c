@@ -329,7 +329,7 @@ session_detach(struct session *se)
 {
     int r;
 
-    if (se->detached)
+    if (se->detached || se->gone) /* its number may be another mount's by now */
         return 0;
     r = unmounter_ask(se->unmounter, se->dev);
     if (r == 0)
