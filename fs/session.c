@@ -348,7 +348,10 @@ has_ended(const struct session *se, int timeout_ms)
 
     if (se->running > 0 && poll(&p, 1, timeout_ms) > 0)
         eventfd_read(se->end_fd, &n); /* of one that failed, or of the last one */
-    return se->running == 0;
+    if (se->running > 0)
+        return false;
+    eventfd_write(se->end_fd, 1); /* whoever waits for it elsewhere must see it, too */
+    return true;
 }
 
 void

@@ -82,6 +82,7 @@ exec 7<"$dir/.vnvram/status" 8<"$dir/.vnvram/image"
 kill "$front"
 check "SIGTERM takes it off the tree" wait_until 30 is_not_mounted "$dir"
 kill "$front" 2>/dev/null # and does not wait for those who hold files
+wait_until 30 is_gone "$front" || kill -KILL "$front"
 wait "$front"
 is "and the second one ends it, with nothing left behind" $? 0
 exec 7<&- 8<&-
@@ -101,6 +102,7 @@ is "has written for those who look" "$(cat "$dir/half")" NEWOLD
 kill "$front"
 wait_until 30 is_not_mounted "$dir"
 kill "$front"
+wait_until 30 is_gone "$front" || kill -KILL "$front"
 wait "$front"
 is "two SIGTERMs end its mount" $? 0
 exec 9>&-
