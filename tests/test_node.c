@@ -1801,6 +1801,24 @@ what_went_with_the_image_is_told_once(void **state)
     reopen();
 }
 
+/* A mapping outlives its descriptor: no flush comes before the release. */
+static void
+what_a_mapping_writes_after_others_went_is_stored(void **state)
+{
+    struct handle *h;
+
+    (void)state;
+    come();
+    h = open_file("a", O_RDWR);
+    assert_int_equal(node_write(ns, h, "early", 5, 0, true), 0);
+    assert_int_equal(nodes_release(ns, true), 0);
+    assert_int_equal(nodes_take(ns, 0), 0);
+    assert_int_equal(node_write(ns, h, "LATER", 5, 0, true), 0);
+    release(h);
+    assert_stored("a", "LATER");
+    reopen();
+}
+
 static void
 wait_for_fsync(struct handle *h)
 {
@@ -2259,6 +2277,7 @@ static const struct CMUnitTest tests[] = {
     CASE(what_was_there_is_refused_if_reading_it_finds_out_that_writing_has_ended),
     CASE(what_came_and_was_not_written_to_goes_as_it_came),
     CASE(what_went_with_the_image_is_told_once),
+    CASE(what_a_mapping_writes_after_others_went_is_stored),
     CASE(what_came_and_was_written_to_goes_with_its_times),
     CASE(reading_and_writing_go_on_during_a_commit),
     CASE(a_file_may_outgrow_its_slot_during_its_commit),
