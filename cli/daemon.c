@@ -86,7 +86,7 @@ wait_for_daemon(pid_t pid, int ready_fd)
     while (ppoll(p, 2, NULL, &old) < 0 && errno == EINTR)
         ;
     if ((p[0].revents & POLLIN) && recv(ready_fd, &byte, 1, 0) == 1 &&
-        send(ready_fd, &byte, 1, MSG_NOSIGNAL) == 1)
+        (send(ready_fd, &byte, 1, MSG_NOSIGNAL) == 1 || recv(ready_fd, &byte, 1, 0) == 1))
         return EXIT_DONE;
     sigprocmask(SIG_SETMASK, &old, NULL);
     while (waitpid(pid, &status, 0) < 0)
@@ -214,7 +214,7 @@ daemon_signals(void)
 }
 
 /* False when somebody has ended the front, and does not expect us to stay.  One that was stopped
- * (Ctrl-Z) is not waited for without end. */
+ * (Ctrl-Z) is not waited for without end, and finds a second byte when it goes on. */
 static bool
 front_agrees(int fd)
 {
@@ -227,7 +227,7 @@ front_agrees(int fd)
     do
         r = poll(&p, 1, FRONT_WAIT_MS);
     while (r < 0 && errno == EINTR);
-    return r == 0 || recv(fd, &byte, 1, 0) == 1;
+    return r == 0 ? send(fd, &byte, 1, MSG_NOSIGNAL) == 1 : recv(fd, &byte, 1, 0) == 1;
 }
 
 bool

@@ -67,6 +67,19 @@ is "whoever ends the command that has not returned" $? 143
 check "ends the mount" wait_until 10 is_not_mounted "$dir"
 check "and frees the image" "$VNVRAM" check "$TMP/sealed.img"
 
+# Ctrl-Z at the same moment: the daemon has long gone on when its front does, near the end of this test.
+mkdir "$TMP/stopped"
+mounts+=("$TMP/stopped")
+"$VNVRAM" mount -o key_fd=9,key_format=binary "$TMP/sealed.img" "$TMP/stopped" 9<"$TMP/later" &
+stopped=$!
+exec 8>"$TMP/later"
+wait_until 30 pgrep -P "$stopped" >/dev/null
+kill -STOP "$stopped"
+cat "$TMP/key" >&8
+exec 8>&-
+check "a mount whose command was stopped is there" wait_until 30 test -e "$TMP/stopped/.vnvram/status"
+stopped_at=$SECONDS
+
 "$VNVRAM" mount -o foreground "$img" "$dir" &
 front=$!
 check "a foreground mount works" wait_until 30 test -e "$dir/file"
@@ -397,6 +410,17 @@ if [ "$(id -u)" -eq 0 ]; then
     check "the image is free" "$VNVRAM" mount -o ro "$img" "$dir"
     unmounted "$dir"
 fi
+
+# ---- the command that was stopped ------------------------------------------------------------------
+
+while [ $((SECONDS - stopped_at)) -lt 12 ]; do # the daemon waits for ten seconds
+    sleep 0.1
+done
+kill -CONT "$stopped"
+wait_until 30 is_gone "$stopped" || kill -KILL "$stopped"
+wait "$stopped"
+is "a command that was stopped for long says that the mount is there" $? 0
+check "as it is" unmounted "$TMP/stopped"
 
 # ---- one writer -----------------------------------------------------------------------------------
 
