@@ -236,8 +236,10 @@ static const int common_calls[] = {
     SCMP_SYS(poll),
     SCMP_SYS(ppoll),
     SCMP_SYS(ppoll_time64),
+    SCMP_SYS(send), /* send(2) and recv(2) are calls of their own on 32-bit ARM, say */
     SCMP_SYS(sendto),
     SCMP_SYS(sendmsg),
+    SCMP_SYS(recv),
     SCMP_SYS(recvfrom),
     SCMP_SYS(recvmsg),
     SCMP_SYS(shutdown),
