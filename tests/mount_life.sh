@@ -32,6 +32,10 @@ is_gone() {
     ! grep -qs '^State:.[^ZX]' "/proc/$1/status"
 }
 
+is_asleep() {
+    grep -qs '^State:.S' "/proc/$1/status"
+}
+
 has_pidfd() {
     readlink /proc/"$1"/fd/* | grep -q 'pidfd'
 }
@@ -55,16 +59,17 @@ mkfifo "$TMP/later"
 "$VNVRAM" mount -o key_fd=9,key_format=binary "$TMP/sealed.img" "$dir" 9<"$TMP/later" &
 front=$!
 exec 8>"$TMP/later"
-check "a mount waits for its key" wait_until 10 pgrep -P "$front"
+check "a mount waits for its key" wait_until 30 pgrep -P "$front"
+wait_until 30 is_asleep "$front" # else it may see the answer before the signal, and then it is there
 kill -STOP "$front"
 cat "$TMP/key" >&8
 exec 8>&-
-check "and is there when it has it" wait_until 10 test -e "$dir/.vnvram/status"
+check "and is there when it has it" wait_until 30 test -e "$dir/.vnvram/status"
 kill "$front"
 kill -CONT "$front"
 wait "$front" 2>/dev/null
 is "whoever ends the command that has not returned" $? 143
-check "ends the mount" wait_until 10 is_not_mounted "$dir"
+check "ends the mount" wait_until 30 is_not_mounted "$dir"
 check "and frees the image" "$VNVRAM" check "$TMP/sealed.img"
 
 # Ctrl-Z at the same moment: the daemon has long gone on when its front does, near the end of this test.
