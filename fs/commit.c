@@ -226,7 +226,7 @@ commit_if(struct nodes *ns, struct handle *h, bool (*wanted)(const struct handle
     bool idle, lost;
 
     pthread_mutex_lock(&ns->lock);
-    lost = h->lost;
+    lost = h->lost && wanted != release_wanted; /* which nobody hears of */
     h->lost = false;
     idle = !h->node->committing && !wanted(h);
     pthread_mutex_unlock(&ns->lock);
@@ -285,14 +285,10 @@ int
 node_release(struct nodes *ns, struct handle *h)
 {
     struct node *n = h->node;
+    int r = commit_if(ns, h, release_wanted);
     struct handle **at;
     uint32_t slot;
-    int r;
 
-    pthread_mutex_lock(&ns->lock);
-    h->lost = false; /* nobody is told any more, and what came after it is to be stored */
-    pthread_mutex_unlock(&ns->lock);
-    r = commit_if(ns, h, release_wanted);
     pthread_mutex_lock(&ns->lock);
     for (at = &n->handles; *at != h; at = &(*at)->next)
         ;
